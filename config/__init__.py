@@ -1,0 +1,1 @@
+"""The site around the app: settings, addresses, servers, demo."""
