@@ -1,6 +1,7 @@
-"""What every test may use: a database of its own run, and its address for other processes."""
+"""What every test may use: databases of its own run, and their address for other processes."""
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -8,29 +9,28 @@ from urllib.parse import quote
 import psutil
 import psycopg
 import pytest
-from django.db import connection
+from django.conf import settings
+from django.db import connection, connections
 
-TEST_DATABASE = "test_messaging_"
+PREFIX = "test_messaging_"
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
     """Give each run a database of its own, so that two runs in one checkout do not meet."""
-    from django.conf import settings
-
     database = settings.DATABASES["default"]
     if database["ENGINE"] == "config.embedded":
         _drop_databases_of_ended_runs()
-        database["TEST"] = {**database.get("TEST", {}), "NAME": f"{TEST_DATABASE}{os.getpid()}"}
+        connections["default"].settings_dict["TEST"]["NAME"] = f"{PREFIX}{os.getpid()}"
 
 
 def _drop_databases_of_ended_runs() -> None:
     from config.embedded import postgres
 
     with psycopg.connect(postgres.url("postgres"), autocommit=True) as server:
-        names = "SELECT datname FROM pg_database WHERE datname LIKE %s"
-        for (name,) in server.execute(names, [f"{TEST_DATABASE}%"]).fetchall():
-            run = name.removeprefix(TEST_DATABASE)
+        names = "SELECT datname FROM pg_database WHERE starts_with(datname, %s)"
+        for (name,) in server.execute(names, [PREFIX]).fetchall():
+            run = name.rpartition("_")[2]
             if run.isdigit() and not psutil.pid_exists(int(run)):
                 # Two runs that start together both see it.
                 with suppress(psycopg.errors.UndefinedDatabase):
@@ -40,8 +40,20 @@ def _drop_databases_of_ended_runs() -> None:
 @pytest.fixture
 def database_url(transactional_db: None) -> str:
     """Return the `DATABASE_URL` of the test database, for processes that a test starts."""
-    with connection.cursor():
-        found: dict[str, Any] = connection.settings_dict
+    connection.ensure_connection()
+    found: dict[str, Any] = connection.settings_dict
     user, password = quote(found["USER"], safe=""), quote(found["PASSWORD"], safe="")
-    host = quote(found["HOST"], safe="")
-    return f"postgresql://{user}:{password}@{host}:{found['PORT']}/{found['NAME']}"
+    return f"postgresql://{user}:{password}@{found['HOST']}:{found['PORT']}/{found['NAME']}"
+
+
+@pytest.fixture
+def empty_database(transactional_db: None) -> Iterator[dict[str, Any]]:
+    """Return the `DATABASES` entry of a new database, for a project that a test makes."""
+    connection.ensure_connection()
+    name = f"{PREFIX}empty_{os.getpid()}"
+    with connection.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    address = {key: connection.settings_dict[key] for key in ("HOST", "PORT", "USER", "PASSWORD")}
+    yield {"ENGINE": "django.db.backends.postgresql", "NAME": name, **address}
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
