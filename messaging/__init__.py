@@ -1,0 +1,57 @@
+"""Message queues, publish/subscribe and asynchronous processing inside Django and PostgreSQL.
+
+How a message travels, in file names:
+
+     declare        publish          store           deliver          handle          acknowledge
+    consuming.py  publishing.py ->  store/  ->     delivery.py  ->  handling.py ->  acknowledgement.py
+    @consumer     send, publish     the SQL        claim a batch    call it          settle outcomes
+                                                       \\________ worker/ runs these three ________/
+
+A message is stored in the caller's own transaction. A handler's rows, the messages that it sends
+and the acknowledgement commit together; effects outside the database are at-least-once, with the
+message's id as idempotency key.
+"""
+
+from .consuming import consumer, declare_queue, declare_topic
+from .exceptions import (
+    DeduplicationConflict,
+    InvalidMessage,
+    InvalidName,
+    MessagingError,
+    NotSupported,
+    PayloadTooLarge,
+    Reject,
+    Retry,
+    UnknownQueue,
+    UnknownTopic,
+)
+from .idempotency import once
+from .messages import Message, MessageId
+from .publishing import apublish, asend, publish, publish_many, send, send_many
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DeduplicationConflict",
+    "InvalidMessage",
+    "InvalidName",
+    "Message",
+    "MessageId",
+    "MessagingError",
+    "NotSupported",
+    "PayloadTooLarge",
+    "Reject",
+    "Retry",
+    "UnknownQueue",
+    "UnknownTopic",
+    "apublish",
+    "asend",
+    "consumer",
+    "declare_queue",
+    "declare_topic",
+    "once",
+    "publish",
+    "publish_many",
+    "send",
+    "send_many",
+]

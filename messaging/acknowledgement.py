@@ -1,0 +1,111 @@
+"""Acknowledge: decide what a handled delivery comes to, and settle it in its transaction.
+
+A delivery that was handled is already gone: the claim deleted it. What is left to settle is what
+failed: delivered again later, or dead.
+"""
+
+import hashlib
+import os
+import sysconfig
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from .engines import Source
+from .exceptions import Reject, Retry
+from .messages import Delivered, Failure, Message, Outcome, Settlement
+from .policies import QueuePolicy
+
+MAX_DESCRIPTION = 2_000
+MAX_TRACEBACK = 20_000
+STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
+OURS = os.path.dirname(__file__) + os.sep
+
+
+def outcome_of(
+    policy: QueuePolicy, message: Message, error: BaseException | None, duration: float
+) -> Outcome:
+    """Return what a delivery comes to, by its queue's policy."""
+    delivered = message.delivery
+    if error is None:
+        return Outcome(
+            delivered=delivered,
+            settlement=Settlement.ACKNOWLEDGED,
+            duration=duration,
+            message=message,
+        )
+    after, counts, reason = None, True, "max_deliveries"
+    if isinstance(error, Retry):
+        after, counts = error.after, error.counts
+    dead = counts and message.attempt >= policy.max_deliveries
+    if isinstance(error, Reject):
+        dead, reason = True, "rejected"
+    return Outcome(
+        delivered=delivered,
+        settlement=Settlement.DEAD if dead else Settlement.RETRY,
+        duration=duration,
+        reason=reason if dead else "",
+        after=policy.wait_after(message.attempt) if after is None else after,
+        counts=counts,
+        failure=_failure(policy.name, error),
+        error=error,
+        message=message,
+    )
+
+
+def outcome_of_death(policy: QueuePolicy, delivered: Delivered, how: str) -> Outcome:
+    """Return what a delivery comes to whose worker process died while handling it."""
+    dead = delivered.attempt >= policy.max_deliveries
+    return Outcome(
+        delivered=delivered,
+        settlement=Settlement.DEAD if dead else Settlement.RETRY,
+        reason="worker_died" if dead else "",
+        after=policy.wait_after(delivered.attempt),
+        failure=Failure(
+            error="WorkerDied",
+            description=f"The worker process ended while it handled this message: {how}.",
+            traceback="",
+            fingerprint=_fingerprint("worker_died", policy.name, how),
+        ),
+    )
+
+
+def settle(source: Source, outcomes: Sequence[Outcome], worker: str) -> None:
+    """Store the retries, dead letters and failed attempts; acknowledged ones need nothing."""
+    failed = [o for o in outcomes if o.settlement is not Settlement.ACKNOWLEDGED]
+    if failed:
+        source.settle(failed, worker)
+
+
+def _failure(queue: str, error: BaseException) -> Failure:
+    name = type(error).__qualname__
+    if type(error).__module__ not in ("builtins", "messaging.exceptions"):
+        name = f"{type(error).__module__}.{name}"
+    try:
+        description = str(error)
+    except Exception:  # the class of the error is all that can be told
+        description = "(the error's text cannot be shown)"
+    lines = traceback.format_exception(error)
+    return Failure(
+        error=_storable(name)[:200],
+        description=_storable(description)[:MAX_DESCRIPTION],
+        traceback=_storable("".join(lines))[-MAX_TRACEBACK:],
+        fingerprint=_fingerprint(name, queue, _last_project_frame(error)),
+    )
+
+
+def _last_project_frame(error: BaseException) -> str:
+    """Return file and function of the innermost frame that is the project's own code."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        installed = "site-packages" in frame.filename or frame.filename.startswith(STANDARD_LIBRARY)
+        if not installed and not frame.filename.startswith(OURS):
+            return f"{os.path.basename(frame.filename)}:{frame.name}"
+    return ""
+
+
+def _fingerprint(*parts: Any) -> str:
+    return hashlib.sha256("\0".join(parts).encode(errors="replace")).hexdigest()[:16]
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()

@@ -1,0 +1,111 @@
+"""Check: what is misconfigured, each with the remedy."""
+
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core import checks
+from django.core.management import get_commands
+from django.db import connections
+
+from . import conf
+
+MINIMUM_POSTGRESQL = 15
+
+
+def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report keys of MESSAGING that mean nothing, values out of range, and a wrong database."""
+    found: list[checks.CheckMessage] = []
+    for key, close in conf.unknown_settings().items():
+        hint = f"Did you mean {close!r}?" if close else f"Known: {', '.join(conf.DEFAULTS)}."
+        found.append(
+            checks.Error(f"Unknown setting MESSAGING[{key!r}].", hint=hint, id="messaging.E001")
+        )
+    for key in ("MAX_BODY_BYTES", "MAX_HEADERS_BYTES", "POLL_INTERVAL"):
+        value = getattr(conf, key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+            found.append(
+                checks.Error(
+                    f"MESSAGING[{key!r}] is {value!r}.",
+                    hint=f"Use a number above 0; the default is {conf.DEFAULTS[key]!r}.",
+                    id="messaging.E002",
+                )
+            )
+    alias = conf.DATABASE
+    if alias not in settings.DATABASES:
+        found.append(
+            checks.Error(
+                f"MESSAGING['DATABASE'] is {alias!r}, which is not in DATABASES.",
+                hint=f"Known: {', '.join(settings.DATABASES)}.",
+                id="messaging.E003",
+            )
+        )
+    elif connections[alias].vendor != "postgresql":
+        found.append(
+            checks.Error(
+                f"DATABASES[{alias!r}] is {connections[alias].vendor}; messages need PostgreSQL.",
+                hint=f"Use PostgreSQL {MINIMUM_POSTGRESQL} or newer, or set MESSAGING['DATABASE'].",
+                id="messaging.E004",
+            )
+        )
+    return found
+
+
+def check_worker_command(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report that Channels' command of the same name hides ours."""
+    owner = get_commands().get("runworker")
+    if not apps.is_installed("channels") or owner in ("messaging", None):
+        return []
+    return [
+        checks.Warning(
+            f"`manage.py runworker` is the command of {owner!r}, not of messaging.",
+            hint="Put 'messaging' above 'channels' in INSTALLED_APPS, or use `messagingworker`.",
+            id="messaging.W001",
+        )
+    ]
+
+
+def check_database(databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Report what the database server cannot promise (``check --database``)."""
+    alias = conf.DATABASE
+    if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
+        return []
+    found: list[checks.CheckMessage] = []
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('server_version_num')::int, current_setting('fsync'), "
+            "current_setting('full_page_writes'), current_setting('synchronous_commit'), "
+            "pg_is_in_recovery()"
+        )
+        version, fsync, full_page_writes, synchronous_commit, replica = cursor.fetchone()
+    if version // 10_000 < MINIMUM_POSTGRESQL:
+        found.append(
+            checks.Error(
+                f"PostgreSQL {version // 10_000} is too old.",
+                hint=f"Use PostgreSQL {MINIMUM_POSTGRESQL} or newer.",
+                id="messaging.E005",
+            )
+        )
+    unsafe = {
+        "fsync": fsync,
+        "full_page_writes": full_page_writes,
+        "synchronous_commit": synchronous_commit,
+    }
+    for name, value in unsafe.items():
+        if value == "off":
+            found.append(
+                checks.Warning(
+                    f"PostgreSQL runs with {name} = off: a crash of the server loses messages.",
+                    hint=f"Set {name} = on.",
+                    id="messaging.W002",
+                )
+            )
+    if replica:
+        found.append(
+            checks.Error(
+                f"DATABASES[{alias!r}] is a read-only replica.",
+                hint="Point it at the primary.",
+                id="messaging.E006",
+            )
+        )
+    return found

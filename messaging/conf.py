@@ -1,0 +1,41 @@
+"""Settings: one optional ``MESSAGING`` dict, read when used.
+
+``conf.MAX_BODY_BYTES`` reads ``settings.MESSAGING["MAX_BODY_BYTES"]`` or the default below.
+"""
+
+from difflib import get_close_matches
+from typing import Any
+
+from django.conf import settings
+
+DEFAULTS: dict[str, Any] = {
+    # The alias in DATABASES whose transactions messages share.
+    "DATABASE": "default",
+    # Largest body of a message, bytes of JSON.
+    "MAX_BODY_BYTES": 1024 * 1024,
+    # Largest headers of a message, bytes of JSON.
+    "MAX_HEADERS_BYTES": 64 * 1024,
+    # Longest time without looking for messages when no wake-up arrives, seconds.
+    "POLL_INTERVAL": 1.0,
+    # URL of a direct PostgreSQL connection for LISTEN and NOTIFY, when DATABASES goes through a
+    # pooler in transaction mode; None uses the parameters of DATABASES.
+    "LISTEN_URL": None,
+    # Who may see the live page: a permission of the logged-in staff user.
+    "DASHBOARD_PERMISSION": "messaging.view_queue",
+}
+
+
+def unknown_settings() -> dict[str, str | None]:
+    """Return each key of ``MESSAGING`` that means nothing, with the likely intended one."""
+    given = getattr(settings, "MESSAGING", {})
+    return {
+        key: next(iter(get_close_matches(str(key).upper(), DEFAULTS, n=1)), None)
+        for key in given
+        if key not in DEFAULTS
+    }
+
+
+def __getattr__(name: str) -> Any:
+    if name not in DEFAULTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(settings, "MESSAGING", {}).get(name, DEFAULTS[name])

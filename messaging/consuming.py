@@ -1,0 +1,167 @@
+"""Consume: declare which function handles a queue's messages, and which names exist.
+
+Declarations live in `consumers.py` of an app, found like `admin.py`. They are what
+`sync_messaging` creates rows from; the rows are the truth from then on. Nothing here touches
+models, so user code can import it at any time.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .exceptions import NotSupported
+from .messages import Message
+from .names import check_pattern, check_queue_name, check_topic_name
+
+Handler = Callable[[Message], Any]
+Function = TypeVar("Function", bound=Handler)
+
+# Queue policies that a declaration may give as initial values.
+POLICIES = frozenset(
+    {
+        "max_deliveries",
+        "backoff",
+        "backoff_base",
+        "backoff_cap",
+        "backoff_delays",
+        "jitter",
+        "retention",
+        "deduplication_window",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Consumer:
+    """The function that handles a queue's messages, and how it wants to be called.
+
+    ``transaction_size`` None: the worker finds out whether the function uses the database, and
+    gives it one message a transaction if it does.
+    """
+
+    queue: str
+    function: Handler
+    pattern: str | None = None
+    transaction_size: int | None = None
+    durable: bool = True
+
+    @property
+    def place(self) -> str:
+        return _place(self.function)
+
+
+@dataclass(slots=True)
+class Declarations:
+    """All that code declares: names to their initial values."""
+
+    consumers: dict[str, Consumer] = field(default_factory=dict)
+    queues: dict[str, dict[str, Any]] = field(default_factory=dict)
+    topics: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+declarations = Declarations()
+
+
+def consumer(
+    queue: str,
+    *,
+    topic: str | None = None,
+    transaction_size: int | None = None,
+    durable: bool = True,
+    **policies: Any,
+) -> Callable[[Function], Function]:
+    """Declare the function that handles the messages of ``queue``.
+
+    The function gets a :class:`messaging.Message`; returning acknowledges, raising delivers
+    again, :class:`Retry` and :class:`Reject` steer. ``topic``, a name or a pattern, subscribes the
+    queue. ``transaction_size=n`` lets up to n messages commit together: safe where handlers do not
+    update rows that others update too. ``durable=False`` does not wait for the disk at commit: for
+    handlers whose effects are rows of this database only. ``policies`` (``max_deliveries``,
+    ``backoff``, ...) are the queue's initial values.
+    """
+    check_queue_name(queue)
+    if topic is not None:
+        check_pattern(topic)
+    if transaction_size is not None and not 1 <= transaction_size <= 1000:
+        raise ValueError(
+            f"Consumer of {queue!r}: transaction_size={transaction_size!r}, use 1 to 1000."
+        )
+    _check_policies(queue, policies)
+
+    def declare(function: Function) -> Function:
+        _check_function(queue, function)
+        declared = declarations.consumers.get(queue)
+        if declared is not None and declared.place != _place(function):
+            raise ValueError(
+                f"Queue {queue!r} has two consumers: {declared.place} and {_place(function)}. "
+                f"A message goes to one consumer; subscribe a second queue to the topic instead."
+            )
+        declarations.consumers[queue] = Consumer(
+            queue=queue,
+            function=function,
+            pattern=topic,
+            transaction_size=transaction_size,
+            durable=durable,
+        )
+        declarations.queues.setdefault(queue, {}).update(policies)
+        if topic is not None and "*" not in topic and "#" not in topic:
+            declarations.topics.setdefault(topic, {})
+        return function
+
+    return declare
+
+
+def declare_queue(name: str, *, description: str = "", **policies: Any) -> None:
+    """Declare a queue that others consume; ``policies`` are its initial values."""
+    check_queue_name(name)
+    _check_policies(name, policies)
+    initial = declarations.queues.setdefault(name, {})
+    initial.update(policies)
+    if description:
+        initial["description"] = description
+
+
+def declare_topic(name: str, *, description: str = "", **policies: Any) -> None:
+    """Declare a topic that code publishes to (``retention``, ``deduplication_window``)."""
+    check_topic_name(name)
+    if unknown := policies.keys() - {"retention", "deduplication_window"}:
+        raise ValueError(f"Topic {name!r}: unknown policy {', '.join(sorted(unknown))}.")
+    initial = declarations.topics.setdefault(name, {})
+    initial.update(policies)
+    if description:
+        initial["description"] = description
+
+
+def _check_policies(queue: str, policies: dict[str, Any]) -> None:
+    if unknown := policies.keys() - POLICIES:
+        raise ValueError(
+            f"Queue {queue!r}: unknown option {', '.join(sorted(unknown))}. "
+            f"Policies: {', '.join(sorted(POLICIES))}."
+        )
+    deliveries = policies.get("max_deliveries", 1)
+    if (
+        isinstance(deliveries, bool)
+        or not isinstance(deliveries, int)
+        or not 1 <= deliveries <= 1000
+    ):
+        raise ValueError(f"Queue {queue!r}: max_deliveries={deliveries!r}, use 1 to 1000.")
+
+
+def _check_function(queue: str, function: object) -> None:
+    if not callable(function):
+        raise TypeError(f"The consumer of {queue!r} is {function!r}; use a function.")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise NotSupported(
+            f"The consumer of {queue!r}, {_place(function)}, is async; a consumer shares its "
+            f"transaction with Django's connection and must be an ordinary function. Call async "
+            f"code in it through asgiref.sync.async_to_sync."
+        )
+    if inspect.isgeneratorfunction(function):
+        raise TypeError(f"The consumer of {queue!r}, {_place(function)}, is a generator; return.")
+
+
+def _place(function: Handler) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    name = f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name

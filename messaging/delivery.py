@@ -1,0 +1,66 @@
+"""Deliver: claim a batch and decode it, message by message."""
+
+import json
+from typing import Any
+
+from .engines import Claimed, Source
+from .messages import Delivered, Failure, Message, Outcome, Settlement
+
+
+def deliver(source: Source, limit: int) -> tuple[list[Message], list[Outcome]]:
+    """Claim up to ``limit`` messages; those that cannot be decoded come back as dead.
+
+    Runs inside the transaction in which the handlers run.
+    """
+    messages: list[Message] = []
+    undecodable: list[Outcome] = []
+    queue = source.policy.name
+    for row in source.claim(limit):
+        delivered = Delivered(
+            id=row.id,
+            queue_id=row.queue_id,
+            priority=row.priority,
+            message_id=row.message_id,
+            attempt=row.attempt,
+            subscription_id=row.subscription_id,
+        )
+        if row.body is None or row.headers is None:
+            error: Exception = LookupError("The log no longer holds this message.")
+            undecodable.append(_undecodable(delivered, queue, error))
+            continue
+        try:
+            messages.append(_decode(row, row.headers, row.body, queue, delivered))
+        except (ValueError, RecursionError) as error:
+            undecodable.append(_undecodable(delivered, queue, error))
+    return messages, undecodable
+
+
+def _decode(row: Claimed, headers: str, body: str, queue: str, delivered: Delivered) -> Message:
+    decoded: dict[str, Any] = json.loads(headers) if headers != "{}" else {}
+    return Message(
+        id=row.message_id,
+        queue=queue,
+        topic=row.topic,
+        body=json.loads(body),
+        headers=decoded,
+        priority=row.priority,
+        attempt=row.attempt,
+        ordering_key=row.ordering_key,
+        published_at=row.published_at,
+        delivery=delivered,
+    )
+
+
+def _undecodable(delivered: Delivered, queue: str, error: Exception) -> Outcome:
+    return Outcome(
+        delivered=delivered,
+        settlement=Settlement.DEAD,
+        reason="undecodable",
+        failure=Failure(
+            error=type(error).__qualname__,
+            description=str(error)[:2000],
+            traceback="",
+            fingerprint=f"undecodable:{queue}"[:32],
+        ),
+        error=error,
+    )

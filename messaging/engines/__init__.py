@@ -1,0 +1,52 @@
+"""Engines: the contract of where messages wait."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..messages import Delivered, MessageId, Outcome
+from ..policies import QueuePolicy
+from ..store.deliveries import Claimed
+from ..store.publishing import Outgoing
+
+__all__ = ["Claimed", "Delivered", "Engine", "Outcome", "Outgoing", "Source", "engine"]
+
+
+class Source(Protocol):
+    """One queue as one worker thread reads it."""
+
+    policy: QueuePolicy
+
+    def claim(self, limit: int) -> list[Claimed]:
+        """Take up to ``limit`` next deliveries, highest priority first, in this transaction."""
+
+    def put_back(self, delivered: Sequence[Delivered]) -> None:
+        """Give deliveries back as they were, uncounted, in this transaction."""
+
+    def settle(self, outcomes: Sequence[Outcome], worker: str) -> None:
+        """Store what the failed deliveries come to, in this transaction."""
+
+    def notice(self, priority: int, first: int) -> None:
+        """Learn that deliveries from id ``first`` on have arrived."""
+
+    def rewind(self) -> None:
+        """Forget the position, after a rollback put deliveries back behind it."""
+
+
+class Engine(Protocol):
+    """Where messages wait."""
+
+    def store(self, outgoing: Outgoing, using: str | None) -> list[MessageId] | None:
+        """Store messages in the caller's transaction; None when the name is unknown."""
+
+    def source(self, policy: QueuePolicy, using: str | None) -> Source:
+        """Return a reader of one queue."""
+
+    def take_lost(self, delivered: Delivered, using: str | None) -> tuple[Delivered | None, bool]:
+        """Take a delivery whose transaction was lost; also say whether somebody holds it now."""
+
+
+def engine() -> Engine:
+    """Return the engine: PostgreSQL, in the database of the caller."""
+    from .postgresql import ENGINE
+
+    return ENGINE

@@ -1,0 +1,89 @@
+"""Values: a message, its id, and what became of a delivery."""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class MessageId(int):
+    """The id of a stored message: an int that also says whether the call was a duplicate."""
+
+    duplicate: bool = False
+
+    @classmethod
+    def of_duplicate(cls, original: int) -> "MessageId":
+        """Return the original's id, marked as the answer to a duplicate."""
+        message_id = cls(original)
+        message_id.duplicate = True
+        return message_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Message:
+    """One delivery of a message, as a handler sees it.
+
+    ``attempt`` counts the deliveries of this message on this queue, from 1. ``topic`` is None for
+    a message sent straight to its queue. ``published_at`` is the database's clock.
+    """
+
+    id: int
+    queue: str
+    topic: str | None
+    body: Any
+    headers: Mapping[str, Any]
+    priority: int
+    attempt: int
+    ordering_key: str | None
+    published_at: datetime.datetime
+    # Which row this delivery is: what settling it needs, and handling it does not.
+    delivery: "Delivered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered:
+    """The row that a claim took: enough to put it back as it was."""
+
+    id: int
+    queue_id: int
+    priority: int
+    message_id: int
+    attempt: int
+    subscription_id: int | None
+
+
+class Settlement(StrEnum):
+    """What happens to a delivery after its handler."""
+
+    ACKNOWLEDGED = "acknowledged"
+    RETRY = "retry"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """Why a delivery failed, as texts that can be stored."""
+
+    error: str
+    description: str
+    traceback: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one delivery came to.
+
+    ``after`` is the wait before the next delivery in seconds, ``counts`` whether it uses up one.
+    """
+
+    delivered: Delivered
+    settlement: Settlement
+    duration: float = 0.0
+    reason: str = ""
+    after: float = 0.0
+    counts: bool = True
+    failure: Failure | None = None
+    error: BaseException | None = None
+    message: Message | None = None

@@ -1,0 +1,39 @@
+"""Policies: what a queue's row says about failures, as a value the worker keeps."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueuePolicy:
+    """One queue as configured; times are seconds."""
+
+    id: int
+    name: str
+    paused: bool = False
+    max_deliveries: int = 5
+    backoff: str = "exponential"
+    backoff_base: float = 10.0
+    backoff_cap: float = 600.0
+    backoff_delays: Sequence[float] = ()
+    jitter: str = "full"
+
+    def wait_after(self, attempt: int) -> float:
+        """Return the wait in seconds after failed delivery number ``attempt``, from 1.
+
+        Full jitter draws from 0 to the delay, so that what failed together does not come back
+        together (AWS Architecture Blog, "Exponential Backoff And Jitter").
+        """
+        match self.backoff:
+            case "fixed":
+                delay = self.backoff_base
+            case "linear":
+                delay = self.backoff_base * attempt
+            case "list":
+                delays = self.backoff_delays or (self.backoff_base,)
+                delay = delays[min(attempt, len(delays)) - 1]
+            case _:
+                delay = self.backoff_base * 2 ** min(attempt - 1, 60)
+        delay = min(delay, self.backoff_cap)
+        return random.uniform(0, delay) if self.jitter == "full" else delay  # noqa: S311

@@ -1,0 +1,238 @@
+"""Publish: store messages in the caller's own transaction.
+
+Commit and they exist, roll back and they never did. What is wrong with a message is raised before
+any SQL runs, with the place of the fault; a call stores all of its messages or none.
+"""
+
+import datetime
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.utils import timezone
+
+from .encoding import check_key, check_priority, digest_of, encode_body, encode_headers
+from .engines import Outgoing, engine
+from .exceptions import InvalidMessage, UnknownQueue, UnknownTopic
+from .messages import MessageId
+from .names import check_queue_name, check_topic_name, shown
+from .store.connection import connection_for
+from .store.publishing import known_names
+
+# A longer delay would end after the year 9999, which Python's datetime cannot hold.
+MAX_DELAY = 7_900 * 365 * 86_400
+
+
+def send(
+    queue: str,
+    body: Any,
+    *,
+    headers: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    delay: float | datetime.timedelta | None = None,
+    deliver_at: datetime.datetime | None = None,
+    deduplication_id: str | None = None,
+    ordering_key: str | None = None,
+    using: str | None = None,
+) -> MessageId:
+    """Send one message to a queue and return its id.
+
+    ``body`` is any JSON value, ``headers`` map strings to JSON scalars. ``priority`` -100 to 100,
+    higher first, FIFO within a level. ``delay`` in seconds or as timedelta, ``deliver_at`` as aware
+    datetime; the past means now. Within the queue's deduplication window a second call with the
+    same ``deduplication_id`` returns the first message's id with ``duplicate`` true (SQS:
+    MessageDeduplicationId). ``using`` is the database alias whose transaction is joined.
+
+    Raises InvalidMessage, PayloadTooLarge, InvalidName, UnknownQueue, DeduplicationConflict.
+    """
+    outgoing = _outgoing(
+        check_queue_name(queue),
+        False,
+        [encode_body(body)],
+        headers=headers,
+        priority=priority,
+        delay=delay,
+        deliver_at=deliver_at,
+        deduplication_id=deduplication_id,
+        ordering_key=ordering_key,
+    )
+    return _store(outgoing, using)[0]
+
+
+def send_many(
+    queue: str,
+    bodies: Iterable[Any],
+    *,
+    headers: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    delay: float | datetime.timedelta | None = None,
+    deliver_at: datetime.datetime | None = None,
+    ordering_key: str | None = None,
+    using: str | None = None,
+) -> list[MessageId]:
+    """Send one message for each body, all or none, and return their ids in order.
+
+    A bad body is named by its index, and nothing is stored.
+    """
+    outgoing = _outgoing(
+        check_queue_name(queue),
+        False,
+        _encode_all(bodies),
+        headers=headers,
+        priority=priority,
+        delay=delay,
+        deliver_at=deliver_at,
+        ordering_key=ordering_key,
+    )
+    return _store(outgoing, using)
+
+
+def publish(
+    topic: str,
+    body: Any,
+    *,
+    headers: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    delay: float | datetime.timedelta | None = None,
+    deliver_at: datetime.datetime | None = None,
+    deduplication_id: str | None = None,
+    ordering_key: str | None = None,
+    using: str | None = None,
+) -> MessageId:
+    """Publish one message to a topic: every active matching subscription gets one delivery.
+
+    The payload is stored once, together with the deliveries. Options and errors as for
+    :func:`send`, and UnknownTopic.
+    """
+    outgoing = _outgoing(
+        check_topic_name(topic),
+        True,
+        [encode_body(body)],
+        headers=headers,
+        priority=priority,
+        delay=delay,
+        deliver_at=deliver_at,
+        deduplication_id=deduplication_id,
+        ordering_key=ordering_key,
+    )
+    return _store(outgoing, using)[0]
+
+
+def publish_many(
+    topic: str,
+    bodies: Iterable[Any],
+    *,
+    headers: Mapping[str, Any] | None = None,
+    priority: int = 0,
+    delay: float | datetime.timedelta | None = None,
+    deliver_at: datetime.datetime | None = None,
+    ordering_key: str | None = None,
+    using: str | None = None,
+) -> list[MessageId]:
+    """Publish one message for each body, all or none, and return their ids in order."""
+    outgoing = _outgoing(
+        check_topic_name(topic),
+        True,
+        _encode_all(bodies),
+        headers=headers,
+        priority=priority,
+        delay=delay,
+        deliver_at=deliver_at,
+        ordering_key=ordering_key,
+    )
+    return _store(outgoing, using)
+
+
+async def asend(queue: str, body: Any, **options: Any) -> MessageId:
+    """Send one message from async code; the same as :func:`send`."""
+    return await sync_to_async(send)(queue, body, **options)
+
+
+async def apublish(topic: str, body: Any, **options: Any) -> MessageId:
+    """Publish one message from async code; the same as :func:`publish`."""
+    return await sync_to_async(publish)(topic, body, **options)
+
+
+def _outgoing(
+    name: str,
+    is_topic: bool,
+    bodies: list[str],
+    *,
+    headers: Mapping[str, Any] | None,
+    priority: int,
+    delay: float | datetime.timedelta | None,
+    deliver_at: datetime.datetime | None,
+    ordering_key: str | None,
+    deduplication_id: str | None = None,
+) -> Outgoing:
+    if delay is not None and deliver_at is not None:
+        raise InvalidMessage("give delay or deliver_at, not both.", path="deliver_at")
+    if ordering_key is not None:
+        check_key(ordering_key, what="ordering_key")
+    digest = None
+    if deduplication_id is not None:
+        check_key(deduplication_id, what="deduplication_id")
+        digest = digest_of(bodies[0])
+    return Outgoing(
+        name=name,
+        is_topic=is_topic,
+        bodies=bodies,
+        headers=encode_headers(headers),
+        priority=check_priority(priority),
+        delay=_seconds(delay),
+        deliver_at=_moment(deliver_at),
+        ordering_key=ordering_key,
+        deduplication_id=deduplication_id,
+        digest=digest,
+    )
+
+
+def _store(outgoing: Outgoing, using: str | None) -> list[MessageId]:
+    if not outgoing.bodies:
+        return []
+    ids = engine().store(outgoing, using)
+    if ids is None:
+        known = known_names(connection_for(using), outgoing.is_topic)
+        raise (UnknownTopic if outgoing.is_topic else UnknownQueue)(outgoing.name, known)
+    return ids
+
+
+def _encode_all(bodies: Iterable[Any]) -> list[str]:
+    if isinstance(bodies, str | bytes | Mapping):
+        raise InvalidMessage(f"{shown(bodies)} is one body; give a list of bodies.")
+    return [encode_body(body, index=index) for index, body in enumerate(bodies)]
+
+
+def _seconds(delay: float | datetime.timedelta | None) -> float | None:
+    """Return a delay that lies in the future as seconds, else None."""
+    if delay is None:
+        return None
+    seconds = delay.total_seconds() if isinstance(delay, datetime.timedelta) else delay
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
+        raise InvalidMessage(
+            f"{shown(delay)} is no delay: use seconds or a timedelta.", path="delay"
+        )
+    if seconds > MAX_DELAY:
+        raise InvalidMessage(
+            f"{shown(delay)} is too long: a delay is at most {MAX_DELAY:,} seconds (7,900 years).",
+            path="delay",
+        )
+    return float(seconds) if seconds > 0 else None
+
+
+def _moment(deliver_at: datetime.datetime | None) -> datetime.datetime | None:
+    """Return an aware point in time."""
+    if deliver_at is None:
+        return None
+    if not isinstance(deliver_at, datetime.datetime):
+        raise InvalidMessage(f"{shown(deliver_at)} is no datetime.", path="deliver_at")
+    if timezone.is_aware(deliver_at):
+        return deliver_at
+    if settings.USE_TZ:
+        raise InvalidMessage(
+            f"{deliver_at.isoformat()} is naive, and USE_TZ is on: use an aware datetime, such as "
+            f"timezone.make_aware(...).",
+            path="deliver_at",
+        )
+    return timezone.make_aware(deliver_at)

@@ -1,0 +1,1 @@
+"""Store: PostgreSQL, the only place with SQL; one statement above one function."""

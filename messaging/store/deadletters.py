@@ -1,0 +1,155 @@
+"""Bury and redrive dead letters, and remember failed attempts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..messages import Outcome
+from .connection import Rows, run
+
+# The payload is copied by the database as it stands: an undecodable one is buried like any other.
+# A message that retention took from the log is buried without its payload rather than lost.
+BURY = """
+    INSERT INTO messaging_deadletter
+        (message_id, queue_id, origin_id, topic_id, subscription_id, priority, ordering_key,
+         headers, body, published_at, attempts, reason, description, error, traceback, fingerprint)
+    SELECT dead.message_id, coalesce(queue.dead_letter_queue_id, dead.queue_id), dead.queue_id,
+        message.topic_id, dead.subscription_id, dead.priority, message.ordering_key,
+        coalesce(message.headers, '{}'), message.body,
+        coalesce(message.published_at, statement_timestamp()), dead.attempt, dead.reason,
+        dead.description, dead.error, dead.traceback, dead.fingerprint
+    FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::smallint[],
+        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+        AS dead (message_id, queue_id, subscription_id, priority, attempt, reason, description,
+                 error, traceback, fingerprint)
+    LEFT JOIN messaging_message AS message ON message.id = dead.message_id
+    LEFT JOIN messaging_queue AS queue ON queue.id = dead.queue_id
+"""
+
+
+def bury(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> None:
+    """Store one dead letter for each outcome."""
+    failures = [outcome.failure for outcome in outcomes]
+    params = (
+        [o.delivered.message_id for o in outcomes],
+        [o.delivered.queue_id for o in outcomes],
+        [o.delivered.subscription_id for o in outcomes],
+        [o.delivered.priority for o in outcomes],
+        [o.delivered.attempt for o in outcomes],
+        [o.reason for o in outcomes],
+        [f.description if f else "" for f in failures],
+        [f.error if f else "" for f in failures],
+        [f.traceback if f else "" for f in failures],
+        [f.fingerprint if f else "" for f in failures],
+    )
+    run(connection, BURY, params)
+
+
+RECORD_ATTEMPTS = """
+    INSERT INTO messaging_attempt
+        (message_id, queue_id, attempt, outcome, error, description, traceback, worker, duration)
+    SELECT message_id, queue_id, attempt, outcome, error, description, traceback, %s, duration
+    FROM unnest(%s::bigint[], %s::bigint[], %s::smallint[], %s::text[], %s::text[], %s::text[],
+        %s::text[], %s::float8[])
+        AS failed (message_id, queue_id, attempt, outcome, error, description, traceback, duration)
+"""
+
+
+def record_attempts(
+    connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome], worker: str
+) -> None:
+    """Store one row for each failed delivery."""
+    failures = [outcome.failure for outcome in outcomes]
+    params = (
+        worker,
+        [o.delivered.message_id for o in outcomes],
+        [o.delivered.queue_id for o in outcomes],
+        [o.delivered.attempt for o in outcomes],
+        [o.reason or o.settlement.value for o in outcomes],
+        [f.error if f else "" for f in failures],
+        [f.description if f else "" for f in failures],
+        [f.traceback if f else "" for f in failures],
+        [o.duration for o in outcomes],
+    )
+    run(connection, RECORD_ATTEMPTS, params)
+
+
+# One statement: whoever deletes the dead letter inserts its delivery, so that doing it twice moves
+# it once. A message that retention took from the log is put back into it under its old id.
+REDRIVE = """
+    WITH chosen AS (
+        DELETE FROM messaging_deadletter
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM messaging_deadletter
+            WHERE id = ANY (%(ids)s::bigint[])
+            ORDER BY id
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING *
+    ),
+    restored AS (
+        INSERT INTO messaging_message
+            (id, queue_id, topic_id, ordering_key, headers, body, published_at)
+        SELECT message_id, CASE WHEN topic_id IS NULL THEN origin_id END, topic_id, ordering_key,
+            headers, coalesce(body, 'null'), published_at
+        FROM chosen
+        WHERE NOT EXISTS (
+            SELECT FROM messaging_message AS message WHERE message.id = chosen.message_id)
+        ON CONFLICT (id) DO NOTHING
+    ),
+    placed AS (
+        INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, subscription_id)
+        SELECT origin_id, priority, message_id, 1, subscription_id FROM chosen ORDER BY id
+        RETURNING queue_id, priority, id
+    )
+    SELECT queue_id, priority, min(id), count(*) FROM placed GROUP BY queue_id, priority
+"""
+
+
+def redrive(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> Rows:
+    """Move dead letters back to their queues; return (queue, priority, first id, count) groups."""
+    return run(connection, REDRIVE, {"ids": list(ids)})
+
+
+DISCARD = """
+    DELETE FROM messaging_deadletter
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM messaging_deadletter WHERE id = ANY (%(ids)s::bigint[])
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id
+"""
+
+
+def discard(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> list[int]:
+    """Delete dead letters for good; return the ids that existed."""
+    return [dead_id for (dead_id,) in run(connection, DISCARD, {"ids": list(ids)})]
+
+
+BATCH: dict[bool, Any] = {
+    True: """
+        SELECT id FROM messaging_deadletter WHERE queue_id = %(queue_id)s AND id > %(after)s
+        AND id <= %(upto)s ORDER BY id LIMIT %(limit)s
+    """,
+    False: """
+        SELECT id FROM messaging_deadletter WHERE id > %(after)s AND id <= %(upto)s
+        AND %(queue_id)s::bigint IS NULL ORDER BY id LIMIT %(limit)s
+    """,
+}
+
+
+def dead_batch(
+    connection: BaseDatabaseWrapper, queue_id: int | None, after: int, upto: int, limit: int
+) -> list[int]:
+    """Return the next ids of dead letters held in a queue (None: in all), after a known id."""
+    params = {"queue_id": queue_id, "after": after, "upto": upto, "limit": limit}
+    return [dead_id for (dead_id,) in run(connection, BATCH[queue_id is not None], params)]
+
+
+NEWEST = "SELECT coalesce(max(id), 0) FROM messaging_deadletter"
+
+
+def newest_dead(connection: BaseDatabaseWrapper) -> int:
+    """Return the greatest id of a dead letter: the ceiling that freezes a bulk operation."""
+    return int(run(connection, NEWEST)[0][0])

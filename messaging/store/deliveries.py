@@ -1,0 +1,204 @@
+"""Claim, put back and settle deliveries, inside the worker's transaction."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..messages import Delivered
+from .connection import Rows, run
+
+
+class Claimed(NamedTuple):
+    """One claimed delivery with its message, undecoded; body is None when the log lost it."""
+
+    id: int
+    queue_id: int
+    priority: int
+    message_id: int
+    attempt: int
+    subscription_id: int | None
+    topic: str | None
+    ordering_key: str | None
+    headers: str | None
+    body: str | None
+    published_at: Any
+
+
+# ARRAY(...) runs once, before the delete: a LIMIT inside a join could be run again by the planner
+# and delete more rows than asked. The ids come out in order, the topic's name by a look-up.
+CLAIM = """
+    WITH taken AS (
+        DELETE FROM messaging_delivery
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM messaging_delivery
+            WHERE queue_id = %(queue_id)s AND priority = %(priority)s AND id > %(after)s
+            ORDER BY id LIMIT %(limit)s
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING id, queue_id, priority, message_id, attempt, subscription_id
+    )
+    SELECT taken.id, taken.queue_id, taken.priority, taken.message_id, taken.attempt,
+        taken.subscription_id, topic.name, message.ordering_key,
+        message.headers::text, message.body::text, message.published_at
+    FROM taken
+    LEFT JOIN messaging_message AS message ON message.id = taken.message_id
+    LEFT JOIN messaging_topic AS topic ON topic.id = message.topic_id
+    ORDER BY taken.id
+"""
+
+
+def claim(
+    connection: BaseDatabaseWrapper, *, queue_id: int, priority: int, after: int, limit: int
+) -> list[Claimed]:
+    """Take the next deliveries of one priority whose id is greater than ``after``."""
+    params = {"queue_id": queue_id, "priority": priority, "after": after, "limit": limit}
+    return [Claimed(*row) for row in run(connection, CLAIM, params)]
+
+
+# A loose index scan: one look-up a priority, however many deliveries wait.
+PRIORITIES = """
+    WITH RECURSIVE level AS (
+        (SELECT priority FROM messaging_delivery
+         WHERE queue_id = %(queue_id)s ORDER BY priority DESC LIMIT 1)
+        UNION ALL
+        SELECT (SELECT priority FROM messaging_delivery
+                WHERE queue_id = %(queue_id)s AND priority < level.priority
+                ORDER BY priority DESC LIMIT 1)
+        FROM level WHERE level.priority IS NOT NULL
+    )
+    SELECT priority FROM level WHERE priority IS NOT NULL
+"""
+
+
+def priorities(connection: BaseDatabaseWrapper, queue_id: int) -> list[int]:
+    """Return the priorities that have deliveries waiting, highest first."""
+    return [priority for (priority,) in run(connection, PRIORITIES, {"queue_id": queue_id})]
+
+
+# The same ids as before, so that what was put back is the next again.
+PUT_BACK = """
+    INSERT INTO messaging_delivery
+        (id, queue_id, priority, message_id, attempt, subscription_id)
+    SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[],
+        %s::bigint[])
+"""
+
+
+def put_back(connection: BaseDatabaseWrapper, delivered: Sequence[Delivered]) -> None:
+    """Insert claimed deliveries again as they were, for the next claim."""
+    run(connection, PUT_BACK, _columns(delivered))
+
+
+SCHEDULE = """
+    INSERT INTO messaging_scheduled
+        (queue_id, priority, message_id, attempt, subscription_id, due_at)
+    SELECT queue_id, priority, message_id, attempt, subscription_id,
+        statement_timestamp() + after * interval '1 second'
+    FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[], %s::bigint[],
+        %s::float8[])
+        AS retry (queue_id, priority, message_id, attempt, subscription_id, after)
+"""
+
+
+def schedule(
+    connection: BaseDatabaseWrapper,
+    delivered: Sequence[Delivered],
+    attempts: Sequence[int],
+    after: Sequence[float],
+) -> None:
+    """Insert deliveries again, each due ``after`` seconds from now as the attempt given."""
+    _, queues, levels, messages, _, subscriptions = _columns(delivered)
+    params = (queues, levels, messages, list(attempts), subscriptions, list(after))
+    run(connection, SCHEDULE, params)
+
+
+# Only one worker moves at a time; the others go on with their work instead of waiting for it.
+PROMOTE = """
+    WITH allowed AS MATERIALIZED (
+        SELECT pg_try_advisory_xact_lock(hashtext('messaging_scheduled'), 0) AS mine
+    ),
+    moved AS (
+        DELETE FROM messaging_scheduled
+        WHERE ctid = ANY (ARRAY(
+            SELECT scheduled.ctid FROM messaging_scheduled AS scheduled, allowed
+            WHERE allowed.mine AND scheduled.due_at <= statement_timestamp()
+            ORDER BY scheduled.due_at, scheduled.id LIMIT %(limit)s
+            FOR UPDATE OF scheduled SKIP LOCKED
+        ))
+        RETURNING queue_id, priority, message_id, attempt, subscription_id, due_at, id
+    ),
+    placed AS (
+        INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, subscription_id)
+        SELECT queue_id, priority, message_id, attempt, subscription_id FROM moved
+        ORDER BY due_at, id
+        RETURNING queue_id, priority, id
+    )
+    SELECT queue_id, priority, min(id), count(*) FROM placed GROUP BY queue_id, priority
+"""
+
+
+def promote(connection: BaseDatabaseWrapper, limit: int) -> Rows:
+    """Move due deliveries to ready; return (queue, priority, first id, count) of each group."""
+    return run(connection, PROMOTE, {"limit": limit})
+
+
+NEXT_DUE = """
+    SELECT extract(epoch FROM due_at - statement_timestamp())::float8
+    FROM messaging_scheduled ORDER BY due_at, id LIMIT 1
+"""
+
+
+def seconds_until_due(connection: BaseDatabaseWrapper) -> float | None:
+    """Return the time until the next scheduled delivery is due, in seconds, or None."""
+    rows = run(connection, NEXT_DUE)
+    return float(rows[0][0]) if rows else None
+
+
+# Never waits: the row may be locked by a backend that has not noticed yet that its worker is dead.
+TAKE_LOST = """
+    DELETE FROM messaging_delivery
+    WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM messaging_delivery
+        WHERE queue_id = %(queue_id)s AND priority = %(priority)s AND id = %(id)s
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, queue_id, priority, message_id, attempt, subscription_id
+"""
+EXISTS = """
+    SELECT 1 FROM messaging_delivery
+    WHERE queue_id = %(queue_id)s AND priority = %(priority)s AND id = %(id)s
+"""
+
+
+def take_lost(
+    connection: BaseDatabaseWrapper, *, queue_id: int, priority: int, delivery_id: int
+) -> tuple[Delivered | None, bool]:
+    """Take one delivery by its key; return it, and whether it exists but is locked."""
+    params = {"queue_id": queue_id, "priority": priority, "id": delivery_id}
+    if rows := run(connection, TAKE_LOST, params):
+        return delivered_from(rows[0]), False
+    return None, bool(run(connection, EXISTS, params))
+
+
+def delivered_from(row: Sequence[Any]) -> Delivered:
+    """Return the first six columns of a claimed row as a value."""
+    return Delivered(
+        id=row[0],
+        queue_id=row[1],
+        priority=row[2],
+        message_id=row[3],
+        attempt=row[4],
+        subscription_id=row[5],
+    )
+
+
+def _columns(delivered: Sequence[Delivered]) -> tuple[list[Any], ...]:
+    return (
+        [d.id for d in delivered],
+        [d.queue_id for d in delivered],
+        [d.priority for d in delivered],
+        [d.message_id for d in delivered],
+        [d.attempt for d in delivered],
+        [d.subscription_id for d in delivered],
+    )
