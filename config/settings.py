@@ -1,6 +1,7 @@
 """Settings of the site; each of them that a server needs otherwise comes from the environment."""
 
 from pathlib import Path
+from typing import Any
 
 import django
 import environ
@@ -75,7 +76,9 @@ DATABASES = {
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Topic events reach browsers within one process; several processes share them through Redis.
-CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+}
 if CHANNEL_REDIS_URL := env.str("CHANNEL_REDIS_URL", default=""):
     CHANNEL_LAYERS["default"] = {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
@@ -91,6 +94,8 @@ DEFAULT_FROM_EMAIL = "shop@example.com"
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
+# Empty until `collectstatic`; WhiteNoise warns in every process when it is missing.
+STATIC_ROOT.mkdir(exist_ok=True)
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -85,7 +85,7 @@ def start() -> int:
                 _launch(deadline)
             else:
                 time.sleep(0.05)
-        _create_database(port)
+        _create_database()
         return port
 
 
@@ -196,10 +196,8 @@ def _launch(deadline: float) -> None:
         time.sleep(0.1)
 
 
-def _create_database(port: int) -> None:
-    address = {"host": "127.0.0.1", "port": port, "user": USER, "dbname": "postgres"}
-    password = kept_secret("postgres.password")
-    with psycopg.connect(**address, password=password, autocommit=True) as connection:
+def _create_database() -> None:
+    with psycopg.connect(url("postgres"), autocommit=True) as connection:
         exists = "SELECT 1 FROM pg_database WHERE datname = %s"
         if not connection.execute(exists, [DATABASE]).fetchone():
             connection.execute(f"CREATE DATABASE {DATABASE}")

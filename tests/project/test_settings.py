@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.test import Client
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 
 MANIFEST = "whitenoise.storage.CompressedManifestStaticFilesStorage"
 
@@ -29,7 +29,7 @@ def test_messaging_wins_over_the_channels_command_of_the_same_name() -> None:
 
 
 def test_static_files_are_complete_when_their_names_carry_a_hash(
-    tmp_path: Path, settings: SettingsWrapper
+    tmp_path: Path, settings: Settings
 ) -> None:
     settings.STATIC_ROOT = tmp_path
     settings.STORAGES = {**settings.STORAGES, "staticfiles": {"BACKEND": MANIFEST}}
