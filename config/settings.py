@@ -88,8 +88,13 @@ if CHANNEL_REDIS_URL := env.str("CHANNEL_REDIS_URL", default=""):
 REDIS_URL = env.str("REDIS_URL", default="")
 RQ_QUEUES = {"default": {"URL": REDIS_URL} if REDIS_URL else OnDemandQueue()}
 
-EMAIL_BACKEND = env.str("EMAIL_BACKEND", default="django.core.mail.backends.filebased.EmailBackend")
-EMAIL_FILE_PATH = DATA_DIR / "mail"
+# The shop's mail goes to a folder. Django 6.1 says it in a setting of another name.
+MAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+if django.VERSION >= (6, 1):
+    MAILERS = {"default": {"BACKEND": MAIL_BACKEND, "OPTIONS": {"file_path": DATA_DIR / "mail"}}}
+else:
+    EMAIL_BACKEND = MAIL_BACKEND
+    EMAIL_FILE_PATH = DATA_DIR / "mail"
 DEFAULT_FROM_EMAIL = "shop@example.com"
 
 STATIC_URL = "static/"

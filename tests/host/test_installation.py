@@ -18,8 +18,12 @@ STEPS = re.search(
 HOST_SETTINGS = """
 INSTALLED_APPS += ["people"]
 DATABASES = {{"default": {database!r}}}
-EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
-EMAIL_FILE_PATH = BASE_DIR / "mail"
+BACKEND = "django.core.mail.backends.filebased.EmailBackend"
+if "MAILERS" in globals():
+    MAILERS = {{"default": {{"BACKEND": BACKEND, "OPTIONS": {{"file_path": BASE_DIR / "mail"}}}}}}
+else:
+    EMAIL_BACKEND = BACKEND
+    EMAIL_FILE_PATH = BASE_DIR / "mail"
 """
 
 
