@@ -59,7 +59,7 @@ def read_orders(path: Path) -> list[HistoricOrder]:
     except UnicodeDecodeError as error:
         raise BadFile(f"{path} is not UTF-8 text (byte {error.start}). Give a CSV file.") from error
     except csv.Error as error:
-        raise BadFile(f"{path}, line {reader.line_num}: {error}. Give a CSV file.") from error
+        raise BadFile(f"{path}, after line {reader.line_num}: {error}. Give a CSV file.") from error
     if not lines:
         raise BadFile(f"{path} has no orders below its first line. Give a CSV file with orders.")
     return list(_named(sorted(lines, key=lambda line: line[1]), source=path.stem))

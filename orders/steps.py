@@ -18,7 +18,8 @@ PAYMENT_WAITS = {
 class Step:
     """One step of an order.
 
-    ``state`` is done, waiting, failed, undone or skipped; ``after`` is the time since the order.
+    ``state`` is done, waiting, later, failed, undone or skipped; ``after`` is the time since the
+    order.
     """
 
     title: str
@@ -50,7 +51,7 @@ def progress_of(order: Order) -> Progress:
     ]
     return Progress(
         steps=steps,
-        finished=all(step.state != "waiting" for step in steps),
+        finished=not any(step.state in ("waiting", "later") for step in steps),
         headline=_headline(order, steps),
     )
 
@@ -117,9 +118,9 @@ def _processed(order: Order) -> Step:
         text = "Paid and packed; three subscribers were told."
         return _step(order, title, topic, "done", text, order.processed_at)
     if order.status == Order.Status.CANCELLED:
-        text = "Cancelled; a person will look at it."
-        return _step(order, title, "orders.cancelled", "failed", text, order.cancelled_at)
-    return _step(order, title, topic, "waiting", "When both are done.")
+        text = "What was taken is given back; a person will look at it."
+        return _step(order, "Cancelled", "orders.cancelled", "failed", text, order.cancelled_at)
+    return _step(order, title, topic, "later", "As soon as it is paid and packed.")
 
 
 def _confirmation(order: Order) -> Step:
@@ -129,7 +130,9 @@ def _confirmation(order: Order) -> Step:
         return _step(order, title, queue, "done", text, notification.sent_at)
     if order.status == Order.Status.CANCELLED:
         return _step(order, title, queue, "skipped", "Nothing to confirm.")
-    return _step(order, title, queue, "waiting", "When the order is processed.")
+    if order.status == Order.Status.PROCESSED:
+        return _step(order, title, queue, "waiting", "The mail is on its way out.")
+    return _step(order, title, queue, "later", "When the order is processed.")
 
 
 def _billing(order: Order) -> Step:
@@ -138,7 +141,9 @@ def _billing(order: Order) -> Step:
         return _step(order, title, queue, "done", "Written down.", entry.booked_at)
     if order.status == Order.Status.CANCELLED:
         return _step(order, title, queue, "skipped", "Nothing to bill.")
-    return _step(order, title, queue, "waiting", "When the order is processed.")
+    if order.status == Order.Status.PROCESSED:
+        return _step(order, title, queue, "waiting", "Being written down.")
+    return _step(order, title, queue, "later", "When the order is processed.")
 
 
 def _step(
