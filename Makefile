@@ -58,5 +58,5 @@ $(READY): requirements.txt
 		echo "$(PYTHON) cannot make virtual environments. On Debian: apt install python3-venv"; exit 1; }
 	@echo "Installing packages into $(VENV) (once, a minute or so)"
 	@[ -x $(RUN) ] || $(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements.txt
 	@touch $@
