@@ -7,7 +7,9 @@ from .engines import Claimed, Source
 from .messages import Delivered, Failure, Message, Outcome, Settlement
 
 
-def deliver(source: Source, limit: int) -> tuple[list[Message], list[Outcome]]:
+def deliver(
+    source: Source, limit: int, *, thorough: bool = False
+) -> tuple[list[Message], list[Outcome]]:
     """Claim up to ``limit`` messages; those that cannot be decoded come back as dead.
 
     Runs inside the transaction in which the handlers run.
@@ -15,7 +17,7 @@ def deliver(source: Source, limit: int) -> tuple[list[Message], list[Outcome]]:
     messages: list[Message] = []
     undecodable: list[Outcome] = []
     queue = source.policy.name
-    for row in source.claim(limit):
+    for row in source.claim(limit, thorough=thorough):
         delivered = Delivered(
             id=row.id,
             queue_id=row.queue_id,

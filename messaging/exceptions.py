@@ -35,8 +35,8 @@ class PayloadTooLarge(InvalidMessage):
         self.size = size
         self.limit = limit
         super().__init__(
-            f"The {what} takes at least {size:,} bytes of JSON, the limit is {limit:,}. Store large "
-            f"content elsewhere and send a reference.",
+            f"The {what} takes at least {size:,} bytes of JSON, the limit is {limit:,}. Store "
+            f"large content elsewhere and send a reference.",
             path="$" if what == "body" else "headers",
             index=index,
         )
@@ -91,7 +91,7 @@ class NotSupported(MessagingError):
     """What was asked for does not exist in this combination."""
 
 
-class Retry(Exception):  # noqa: N818 - control flow, not an error
+class Retry(Exception):
     """Raise in a handler: deliver this message again, ``after`` seconds from now.
 
     Without ``after`` the queue's back-off decides. ``counts=False`` does not use up a delivery.
@@ -110,7 +110,7 @@ class Retry(Exception):  # noqa: N818 - control flow, not an error
         super().__init__(after)
 
 
-class Reject(Exception):  # noqa: N818 - control flow, not an error
+class Reject(Exception):
     """Raise in a handler: this message goes to the dead letters at once, with the reason given."""
 
     def __init__(self, reason: str = "") -> None:

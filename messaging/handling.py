@@ -19,14 +19,18 @@ RELEASE = "RELEASE SAVEPOINT messaging_handler"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handled:
-    """What calling the function came to: ``error`` None means that it returned."""
+    """What calling the function came to: ``error`` None means that it returned.
+
+    ``duration`` in seconds; ``used_database`` tells whether it ran SQL in the transaction.
+    """
 
     message: Message
     error: BaseException | None
     duration: float
+    used_database: bool
 
 
-class TransactionLost(Exception):  # noqa: N818 - says what happened
+class TransactionLost(Exception):
     """The transaction of the handlers is gone; ``guilty`` when the handler itself ended it."""
 
     def __init__(self, message: Message, error: BaseException, *, guilty: bool) -> None:
@@ -119,7 +123,7 @@ def _call(
         _check_transaction(connection, message, error)
         watch.undo()
         del connection.run_on_commit[hooks:]
-    return Handled(message=message, error=error, duration=duration)
+    return Handled(message=message, error=error, duration=duration, used_database=watch.touched)
 
 
 def _left_broken(connection: BaseDatabaseWrapper, watch: Watch) -> BaseException | None:

@@ -5,8 +5,11 @@ logged and otherwise ignored.
 """
 
 import logging
+from typing import Any
 
 from django.dispatch import Signal
+
+from .messages import Outcome, Settlement
 
 logger = logging.getLogger("messaging")
 
@@ -25,3 +28,37 @@ def printable(text: object, limit: int = 500) -> str:
     """Return the text on one line, without control characters, for a log record."""
     shown = str(text)[:limit]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+def report(outcome: Outcome, queue: str, worker: str) -> None:
+    """Tell observers, and the log, what a delivery came to. Call it after the commit."""
+    delivered = outcome.delivered
+    facts: tuple[Any, ...] = (delivered.message_id, queue, delivered.attempt)
+    if outcome.settlement is Settlement.ACKNOWLEDGED:
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("Message handled id=%s queue=%s attempt=%s", *facts)
+        if message_handled.receivers:
+            message_handled.send_robust(worker, message=outcome.message, duration=outcome.duration)
+        return
+    failure = outcome.failure
+    error = printable(f"{failure.error}: {failure.description}", 300) if failure else ""
+    if outcome.settlement is Settlement.RETRY:
+        logger.warning(
+            "Message failed id=%s queue=%s attempt=%s retry_after=%.1f error=%s",
+            *facts,
+            outcome.after,
+            error,
+        )
+        message_failed.send_robust(
+            worker, message=outcome.message, error=outcome.error, retry_after=outcome.after
+        )
+    else:
+        logger.error(
+            "Message dead id=%s queue=%s attempt=%s reason=%s error=%s",
+            *facts,
+            outcome.reason,
+            error,
+        )
+        message_dead_lettered.send_robust(
+            worker, message=outcome.message, reason=outcome.reason, error=outcome.error
+        )

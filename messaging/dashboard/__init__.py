@@ -1,1 +1,1 @@
-"""Operators’ pages."""
+"""The operators' pages."""

@@ -16,8 +16,11 @@ class Source(Protocol):
 
     policy: QueuePolicy
 
-    def claim(self, limit: int) -> list[Claimed]:
-        """Take up to ``limit`` next deliveries, highest priority first, in this transaction."""
+    def claim(self, limit: int, *, thorough: bool = False) -> list[Claimed]:
+        """Take up to ``limit`` next deliveries, highest priority first, in this transaction.
+
+        ``thorough`` looks everywhere: nothing claimed then means that nothing is ready.
+        """
 
     def put_back(self, delivered: Sequence[Delivered]) -> None:
         """Give deliveries back as they were, uncounted, in this transaction."""

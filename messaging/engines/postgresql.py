@@ -70,8 +70,8 @@ class PostgreSQLSource:
         self._connection = connection
         self._hints = Hints()
 
-    def claim(self, limit: int) -> list[deliveries.Claimed]:
-        if self._hints.sweep_due():
+    def claim(self, limit: int, *, thorough: bool = False) -> list[deliveries.Claimed]:
+        if thorough or self._hints.sweep_due():
             return self._sweep(limit)
         return self._take(limit)
 

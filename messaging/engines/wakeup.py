@@ -2,7 +2,8 @@
 
 A NOTIFY inside the publishers' transactions would take a server-wide lock at commit and serialise
 them. So each publishing process has one thread with one connection that sends for all, once a
-commit is done and at most once in 5 ms. Polling stands behind it: a lost notification costs latency and never a message.
+commit is done and at most once in 5 ms. Polling stands behind it: a lost notification costs
+latency and never a message.
 """
 
 import atexit
@@ -181,7 +182,8 @@ def _coalescer(connection: BaseDatabaseWrapper) -> Coalescer:
         return _coalescers[key]
 
 
-def _finish() -> None:
+def finish() -> None:
+    """Send what is left, when this process ends."""
     for coalescer in list(_coalescers.values()):
         coalescer.finish()
 
@@ -193,5 +195,5 @@ def _forget_after_fork() -> None:
     _coalescers.clear()
 
 
-atexit.register(_finish)
+atexit.register(finish)
 os.register_at_fork(after_in_child=_forget_after_fork)

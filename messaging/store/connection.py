@@ -64,8 +64,8 @@ def refusal(error: Exception) -> MessagingError | None:
     cause = error.__cause__
     if isinstance(cause, errors.InFailedSqlTransaction):
         return MessagingError(
-            "This transaction is aborted by an earlier database error; nothing can be stored in it. "
-            "Roll back (leave the atomic() block) and send again."
+            "This transaction is aborted by an earlier database error; nothing can be stored in "
+            "it. Roll back (leave the atomic() block) and send again."
         )
     if isinstance(cause, errors.ReadOnlySqlTransaction):
         return MessagingError(

@@ -227,11 +227,14 @@ def _publish_by_copy(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Sto
         if not drawn:
             return None
         target, ids = drawn[0]
-        with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-            with cursor.copy(COPY_TO[outgoing.is_topic]) as copy:
-                row = (target, outgoing.ordering_key, outgoing.headers)
-                for message_id, body in zip(ids, outgoing.bodies, strict=True):
-                    copy.write_row((message_id, *row, body))
+        row = (target, outgoing.ordering_key, outgoing.headers)
+        with (
+            connection.wrap_database_errors,
+            psycopg.Cursor(connection.connection) as cursor,
+            cursor.copy(COPY_TO[outgoing.is_topic]) as copy,
+        ):
+            for message_id, body in zip(ids, outgoing.bodies, strict=True):
+                copy.write_row((message_id, *row, body))
         params = _params(outgoing) | {"ids": ids}
         _, ids, placed = run(connection, PLACE[outgoing.is_topic, outgoing.is_later], params)[0]
     return Stored(ids=ids, placed=_triples(placed))

@@ -1,0 +1,39 @@
+"""Maintain: make due what is due, and prune what is past its retention."""
+
+from django.db import transaction
+
+from .engines import wakeup
+from .store import deliveries, retention
+from .store.connection import connection_for
+
+PROMOTE_BATCH = 1_000
+PRUNE_BATCH = 1_000
+
+
+def promote_due(using: str | None = None) -> tuple[list[wakeup.Arrival], bool]:
+    """Move a batch of due deliveries to ready.
+
+    Returns what has arrived, and whether more is due. One worker does it at a time.
+    """
+    rows = deliveries.promote(connection_for(using), PROMOTE_BATCH)
+    arrivals = [wakeup.Arrival(queue, priority, first) for queue, priority, first, _ in rows]
+    return arrivals, sum(row[3] for row in rows) >= PROMOTE_BATCH
+
+
+def seconds_until_due(using: str | None = None) -> float | None:
+    """Return the time until the next scheduled delivery is due, in seconds, or None."""
+    return deliveries.seconds_until_due(connection_for(using))
+
+
+def prune(using: str | None = None) -> int:
+    """Delete what is past its retention, in batches; return how many rows went."""
+    connection = connection_for(using)
+    total = 0
+    after: int | None = 0
+    while after is not None:
+        with transaction.atomic(using=connection.alias):
+            gone, after = retention.prune_log(connection, after, PRUNE_BATCH)
+        total += gone
+    while gone := retention.prune_expired(connection, PRUNE_BATCH):
+        total += gone
+    return total

@@ -1,0 +1,31 @@
+"""Test: run consumers on the real SQL, in the test's own transaction."""
+
+from . import maintenance
+from .sync import synchronise
+from .worker.configuration import Configuration, consumers_for
+from .worker.runner import Runner
+
+MAX_ROUNDS = 100_000
+
+
+def drain(*queues: str, using: str | None = None) -> int:
+    """Handle messages of the queues named, or of all, until nothing is ready.
+
+    Returns how many deliveries were handled. Works inside ``TestCase``: nothing is committed that
+    the test does not commit. What is scheduled for later stays, unless it has become due.
+    """
+    synchronise(using)
+    consumers = consumers_for(queues)
+    configuration = Configuration(consumers, using)
+    configuration.refresh()
+    runner = Runner(consumers, configuration, using=using, name="drain", drain=True)
+    total = 0
+    for _ in range(MAX_ROUNDS):
+        maintenance.promote_due(using)
+        settled = runner.run_round()
+        total += settled
+        if not settled:
+            return total
+    raise RuntimeError(
+        f"drain() handled {total:,} deliveries and there are more: does a consumer send to itself?"
+    )

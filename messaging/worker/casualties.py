@@ -1,0 +1,90 @@
+"""Casualties: count the deliveries that worker processes died of.
+
+The database has rolled back, or will as soon as it notices that the process is gone; its delivery
+is ready again as if it had never been tried. Here it becomes a failed attempt.
+"""
+
+import logging
+import signal
+from dataclasses import dataclass
+
+from django.db import DatabaseError, InterfaceError, connections, transaction
+
+from .. import signals
+from ..acknowledgement import outcome_of_death, settle
+from ..engines import engine
+from ..messages import Delivered, Outcome
+from ..store.configuration import policies
+from ..store.connection import connection_for
+from .slots import Slots
+
+logger = logging.getLogger("messaging")
+
+
+@dataclass(frozen=True, slots=True)
+class Casualty:
+    """A delivery that was running when its process died, and how that died."""
+
+    slot: int
+    delivered: Delivered
+    how: str
+    worker: str
+
+
+class Casualties:
+    """Those not counted yet; their slots stay taken, so that no other thread runs them."""
+
+    def __init__(self, slots: Slots, using: str | None) -> None:
+        self._slots = slots
+        self._using = using
+        self._pending: list[Casualty] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    @property
+    def slots(self) -> set[int]:
+        """The slots that are still taken."""
+        return {casualty.slot for casualty in self._pending}
+
+    def add(self, slot: int, exit_code: int | None, worker: str) -> None:
+        """Take note of what a thread of a dead process was running, if anything."""
+        if delivered := self._slots.running(slot):
+            self._pending.append(Casualty(slot, delivered, _how(exit_code), worker))
+
+    def settle(self) -> None:
+        """Count those whose deliveries can be taken now; the others wait for the next call."""
+        try:
+            self._pending = [each for each in self._pending if not self._settle(each)]
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Casualties not counted yet error=%s", signals.printable(error, 200))
+        finally:
+            # The next process is forked from here and must not inherit a connection.
+            connections.close_all()
+
+    def _settle(self, casualty: Casualty) -> bool:
+        """Count one; return whether it is done with."""
+        connection = connection_for(self._using)
+        outcome: Outcome | None = None
+        with transaction.atomic(using=connection.alias):
+            taken, held = engine().take_lost(casualty.delivered, self._using)
+            if taken is None and held:
+                return False
+            if taken is not None:
+                known = policies(connection, ids=[taken.queue_id])
+                if known:
+                    outcome = outcome_of_death(known[0], taken, casualty.how)
+                    settle(engine().source(known[0], self._using), [outcome], casualty.worker)
+        self._slots.clear(casualty.slot)
+        if outcome is not None:
+            signals.report(outcome, known[0].name, casualty.worker)
+        return True
+
+
+def _how(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        try:
+            return f"signal {-exit_code} ({signal.Signals(-exit_code).name})"
+        except ValueError:
+            return f"signal {-exit_code}"
+    return f"exit code {exit_code}"

@@ -1,0 +1,46 @@
+"""Configuration: the queues that a worker serves, and their policies as the rows now say."""
+
+from collections.abc import Sequence
+
+from ..consuming import Consumer, declarations
+from ..exceptions import UnknownQueue
+from ..policies import QueuePolicy
+from ..store.configuration import policies
+from ..store.connection import connection_for
+
+
+def consumers_for(queues: Sequence[str]) -> list[Consumer]:
+    """Return the consumers of the queues named, or of all; raise UnknownQueue for a wrong name."""
+    declared = declarations.consumers
+    for name in queues:
+        if name not in declared:
+            raise UnknownQueue(name, declared)
+    return [declared[name] for name in dict.fromkeys(queues or declared)]
+
+
+class Configuration:
+    """Policies by queue name; refreshed by one thread, read by the others."""
+
+    def __init__(self, consumers: Sequence[Consumer], using: str | None) -> None:
+        self._names = [consumer.queue for consumer in consumers]
+        self._using = using
+        self._policies: dict[str, QueuePolicy] = {}
+        self._changed = False
+
+    def refresh(self) -> None:
+        """Read the rows again."""
+        self._changed = False
+        rows = policies(connection_for(self._using), names=self._names)
+        self._policies = {policy.name: policy for policy in rows}
+
+    def expire(self) -> None:
+        """Note that the rows have changed."""
+        self._changed = True
+
+    @property
+    def is_expired(self) -> bool:
+        return self._changed
+
+    def policy(self, queue: str) -> QueuePolicy | None:
+        """Return the policy of a queue, or None while it does not exist."""
+        return self._policies.get(queue)

@@ -1,0 +1,240 @@
+"""One worker process: runners in threads, and a main thread that keeps house for them."""
+
+import contextlib
+import faulthandler
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from django.db import DatabaseError, InterfaceError, connections
+
+import messaging
+
+from .. import maintenance, signals
+from ..consuming import Consumer
+from ..engines import wakeup
+from ..store import workers
+from ..store.connection import connection_for
+from .allowance import Allowance
+from .configuration import Configuration
+from .listener import Listener
+from .runner import Runner
+from .slots import Slots
+from .tally import Tally
+
+logger = logging.getLogger("messaging")
+
+CONFIGURE_EVERY = 1.0
+COUNT_EVERY = 1.0
+BEAT_EVERY = 3.0
+DUE_EVERY = 1.0
+PRUNE_EVERY = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `runworker` was asked for; grace in seconds."""
+
+    consumers: Sequence[Consumer]
+    processes: int = 1
+    threads: int = 1
+    drain: bool = False
+    max_messages: int | None = None
+    grace: float = 30.0
+    using: str | None = None
+
+
+class Process:
+    """The inside of a worker process."""
+
+    def __init__(
+        self, options: Options, slots: Slots, slot_numbers: Sequence[int], allowance: Allowance
+    ) -> None:
+        self._options = options
+        self._slots = slots
+        self._slot_numbers = slot_numbers
+        self._parent = os.getppid()
+        self.name = f"{socket.gethostname()}/{os.getpid()}"
+        self._tally = Tally()
+        self._configuration = Configuration(options.consumers, options.using)
+        self._runners = [
+            Runner(
+                options.consumers,
+                self._configuration,
+                using=options.using,
+                name=self.name,
+                slots=slots,
+                slot=slot,
+                tally=self._tally,
+                allowance=allowance,
+                drain=options.drain,
+            )
+            for slot in slot_numbers
+        ]
+        self._threads: list[threading.Thread] = []
+        self._broken: BaseException | None = None
+        self._tick = threading.Event()
+        self._stop_at: float | None = None
+        self._due_at = dict.fromkeys(("configure", "count", "beat", "promote"), 0.0)
+        # Spread over the workers, and never at the start of all of them.
+        self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
+
+    def run(self) -> int:
+        """Work until told to stop or drained; return the exit code."""
+        self._obey_signals()
+        listener = Listener(self._options.using, self._arrived, self._configuration.expire)
+        self._wait_for_configuration()
+        if not self._options.drain:
+            listener.start()
+        for number, runner in enumerate(self._runners):
+            thread = threading.Thread(
+                target=self._run_runner, args=(runner,), name=f"messaging-runner-{number}"
+            )
+            thread.daemon = True
+            self._threads.append(thread)
+            thread.start()
+        signals.worker_started.send_robust(type(self), name=self.name)
+        while any(thread.is_alive() for thread in self._threads):
+            if self._stop_at is not None and time.monotonic() > self._stop_at:
+                self._abandon()
+            if self._stop_at is None and os.getppid() != self._parent:
+                logger.warning("Worker stops, its supervisor is gone worker=%s", self.name)
+                self._stop()
+            self._keep_house()
+            self._tick.wait(self._pause())
+            self._tick.clear()
+        listener.stop()
+        self._sign_off()
+        return 0 if self._broken is None else 1
+
+    def _run_runner(self, runner: Runner) -> None:
+        try:
+            runner.run()
+        except BaseException as error:
+            logger.exception("Worker thread broke worker=%s", self.name)
+            self._broken = error
+            self._stop()
+        finally:
+            self._tick.set()
+
+    def _obey_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_stop_signal)
+        signal.signal(signal.SIGINT, self._on_stop_signal)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with contextlib.suppress(AttributeError, ValueError, OSError):
+            faulthandler.register(signal.SIGQUIT)
+
+    def _on_stop_signal(self, number: int, frame: object) -> None:
+        if self._stop_at is not None:
+            self._abandon()
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._stop_at is None:
+            self._stop_at = time.monotonic() + self._options.grace
+        for runner in self._runners:
+            runner.stop()
+        self._tick.set()
+
+    def _abandon(self) -> None:
+        """End now: the database rolls back what is unfinished, and nothing is counted."""
+        for slot in self._slot_numbers:
+            self._slots.clear(slot)
+        logger.warning("Worker abandons what it was handling worker=%s", self.name)
+        os._exit(0)
+
+    def _arrived(self, arrivals: Sequence[wakeup.Arrival]) -> None:
+        for runner in self._runners:
+            runner.notice(arrivals)
+
+    def _wait_for_configuration(self) -> None:
+        while self._stop_at is None:
+            try:
+                self._configuration.refresh()
+                return
+            except (DatabaseError, InterfaceError, psycopg.Error) as error:
+                logger.warning(
+                    "Worker waits for the database worker=%s error=%s",
+                    self.name,
+                    signals.printable(error, 200),
+                )
+                connections.close_all()
+                self._tick.wait(random.uniform(0.5, 2.0))  # noqa: S311 - spreads reconnects
+
+    def _keep_house(self) -> None:
+        try:
+            if self._configuration.is_expired or self._is_due("configure", CONFIGURE_EVERY):
+                expired = self._configuration.is_expired
+                self._configuration.refresh()
+                if expired:
+                    self._arrived([])
+            if self._is_due("promote", DUE_EVERY):
+                self._promote()
+            if self._is_due("count", COUNT_EVERY):
+                self._record()
+            if self._is_due("beat", BEAT_EVERY):
+                workers.beat(connection_for(self._options.using), self._heartbeat())
+            if self._is_due("prune", PRUNE_EVERY):
+                maintenance.prune(self._options.using)
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning(
+                "Worker cannot keep house worker=%s error=%s",
+                self.name,
+                signals.printable(error, 200),
+            )
+            connections.close_all()
+
+    def _is_due(self, what: str, every: float) -> bool:
+        now = time.monotonic()
+        if now < self._due_at[what]:
+            return False
+        self._due_at[what] = now + every
+        return True
+
+    def _pause(self) -> float:
+        return max(0.01, min(min(self._due_at.values()) - time.monotonic(), 1.0))
+
+    def _promote(self) -> None:
+        """Make due deliveries ready, and look again when the next one is due."""
+        arrivals, more = maintenance.promote_due(self._options.using)
+        if arrivals:
+            self._arrived(arrivals)
+            wakeup.announce(connection_for(self._options.using), arrivals)
+        due_in = 0.0 if more else maintenance.seconds_until_due(self._options.using)
+        if due_in is not None:
+            at = time.monotonic() + max(0.0, due_in)
+            self._due_at["promote"] = min(self._due_at["promote"], at)
+
+    def _record(self) -> None:
+        if rows := self._tally.flush():
+            workers.record(connection_for(self._options.using), self.name, rows)
+
+    def _heartbeat(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "host": socket.gethostname()[:100],
+            "pid": os.getpid(),
+            "version": messaging.__version__,
+            "queues": json.dumps([consumer.queue for consumer in self._options.consumers]),
+            "threads": self._options.threads,
+            "running": json.dumps(self._tally.running()),
+            "handled": self._tally.handled,
+            "failed": self._tally.failed,
+            "state": "running" if self._stop_at is None else "stopping",
+        }
+
+    def _sign_off(self) -> None:
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            self._record()
+            workers.sign_off(connection_for(self._options.using), self.name)
+        wakeup.finish()
+        connections.close_all()
+        signals.worker_stopped.send_robust(type(self), name=self.name)

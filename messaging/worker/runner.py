@@ -1,0 +1,274 @@
+"""Run: one thread that delivers, handles and acknowledges, a transaction at a time."""
+
+import logging
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .. import conf, signals
+from ..acknowledgement import outcome_of, settle
+from ..consuming import Consumer
+from ..delivery import deliver
+from ..engines import Source, engine
+from ..engines.wakeup import Arrival
+from ..handling import Handled, TransactionLost, handle, is_conflict
+from ..messages import Message, Outcome
+from ..policies import QueuePolicy
+from ..store.connection import connection_for, run
+from .allowance import Allowance
+from .configuration import Configuration
+from .pace import Pace
+from .slots import Slots
+from .tally import Tally
+
+logger = logging.getLogger("messaging")
+
+FIRST_WAIT = 0.05
+MAX_RECONNECT_WAIT = 3.0
+IMMEDIATE_TRIES = 3
+LOST_PATIENCE = 30.0
+
+
+class Work:
+    """One consumer as one thread runs it."""
+
+    def __init__(self, consumer: Consumer, source: Source) -> None:
+        self.consumer = consumer
+        self.source = source
+        self.pace = Pace(consumer.transaction_size)
+        # Deliveries that lost a conflict in the database, and how often: tried again at once.
+        self.conflicts: Counter[int] = Counter()
+
+
+class Runner:
+    """Serves its queues in turn, one transaction each, until it is told to stop."""
+
+    def __init__(
+        self,
+        consumers: Sequence[Consumer],
+        configuration: Configuration,
+        *,
+        using: str | None = None,
+        name: str = "",
+        slots: Slots | None = None,
+        slot: int = 0,
+        tally: Tally | None = None,
+        allowance: Allowance | None = None,
+        drain: bool = False,
+    ) -> None:
+        self._consumers = consumers
+        self._configuration = configuration
+        self._using = using
+        self._name = name
+        self._slots = slots or Slots(1)
+        self._slot = slot
+        self._tally = tally or Tally()
+        self._allowance = allowance or Allowance(None)
+        self._drain = drain
+        self._works: dict[str, Work] = {}
+        self._arrivals: deque[Arrival] = deque()
+        self._awake = threading.Event()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Claim nothing more; the message being handled is the last."""
+        self._stopping = True
+        self._awake.set()
+
+    def notice(self, arrivals: Sequence[Arrival]) -> None:
+        """Take up what a wake-up announced."""
+        self._arrivals.extend(arrivals)
+        self._awake.set()
+
+    def run(self) -> None:
+        """Work until stopped, or in drain mode until nothing is ready."""
+        wait, failures = FIRST_WAIT, 0
+        while not self._stopping and not self._allowance.used_up:
+            self._awake.clear()
+            try:
+                settled = self.run_round()
+                failures = 0
+            except (OperationalError, InterfaceError) as error:
+                failures += 1
+                self._recover(error, failures)
+                continue
+            if settled:
+                wait = FIRST_WAIT
+            elif self._drain:
+                break
+            elif self._awake.wait(wait * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads the polls
+                wait = FIRST_WAIT
+            else:
+                wait = min(wait * 2, conf.POLL_INTERVAL)
+        connections.close_all()
+
+    def run_round(self) -> int:
+        """Give each queue one transaction; return how many messages were settled."""
+        self._take_notice()
+        settled = 0
+        for consumer in self._consumers:
+            if self._stopping:
+                break
+            policy = self._configuration.policy(consumer.queue)
+            if policy is None or policy.paused:
+                continue
+            settled += self._step(self._work(consumer, policy))
+        return settled
+
+    def _work(self, consumer: Consumer, policy: QueuePolicy) -> Work:
+        work = self._works.get(consumer.queue)
+        if work is None or work.source.policy.id != policy.id:
+            work = Work(consumer, engine().source(policy, self._using))
+            self._works[consumer.queue] = work
+        work.source.policy = policy
+        return work
+
+    def _take_notice(self) -> None:
+        by_id = {work.source.policy.id: work for work in self._works.values()}
+        while self._arrivals:
+            arrival = self._arrivals.popleft()
+            work = by_id.get(arrival.queue_id)
+            if work is not None and arrival.first is not None:
+                work.source.notice(arrival.priority, arrival.first)
+
+    def _step(self, work: Work) -> int:
+        granted = self._allowance.take(work.pace.size())
+        settled: list[Outcome] = []
+        try:
+            settled = self._transact(work, granted) if granted else []
+        except TransactionLost as lost:
+            settled = self._after_loss(work, lost)
+        finally:
+            self._allowance.give_back(granted - len(settled))
+            self._slots.clear(self._slot)
+        for outcome in settled:
+            signals.report(outcome, work.consumer.queue, self._name)
+        if settled:
+            self._tally.add(work.source.policy.id, settled)
+        return len(settled)
+
+    def _transact(self, work: Work, limit: int) -> list[Outcome]:
+        """Claim, handle and settle in one transaction; return what it came to."""
+        connection = connection_for(self._using)
+        queue = work.consumer.queue
+        messages: Sequence[Message] = ()
+        handled: list[Handled] = []
+        try:
+            with transaction.atomic(using=connection.alias):
+                if not work.consumer.durable:
+                    run(connection, "SET LOCAL synchronous_commit = off")
+                messages, outcomes = deliver(work.source, limit, thorough=self._drain)
+                if not messages and not outcomes:
+                    return []
+                self._tally.started(queue, len(messages))
+                try:
+                    handled = self._handle(work, messages, connection)
+                finally:
+                    self._tally.finished(queue, len(messages))
+                outcomes += [
+                    outcome_of(work.source.policy, each.message, each.error, each.duration)
+                    for each in handled
+                ]
+                rest = [message.delivery for message in messages[len(handled) :]]
+                if rest:
+                    work.source.put_back(rest)
+                settle(work.source, outcomes, self._name)
+        except DatabaseError as error:
+            work.source.rewind()
+            work.pace.isolate(len(messages))
+            if not handled or not _is_answer(error, connection):
+                raise
+            if len(handled) > 1:  # each runs alone next, so that the one at fault shows
+                return []
+            raise TransactionLost(
+                handled[0].message, error, guilty=not is_conflict(error)
+            ) from error
+        except TransactionLost:
+            work.source.rewind()
+            work.pace.isolate(len(messages))
+            raise
+        work.pace.learn(handled)
+        return outcomes
+
+    def _handle(
+        self, work: Work, messages: Sequence[Message], connection: BaseDatabaseWrapper
+    ) -> list[Handled]:
+        return handle(
+            work.consumer,
+            self._together(messages),
+            connection,
+            starting=lambda message: self._slots.start(self._slot, message.delivery),
+            go_on=lambda: not self._stopping,
+        )
+
+    def _together(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return the first messages that may share a transaction.
+
+        One that failed before runs alone, so that whatever failed it cannot take others with it.
+        One that another process was running when it died waits until that is counted.
+        """
+        elsewhere = self._slots.running_elsewhere(self._slot)
+        for position, message in enumerate(messages):
+            if message.delivery.id in elsewhere:
+                return messages[:position]
+            if message.attempt > 1:
+                return messages[: max(1, position)]
+        return messages
+
+    def _after_loss(self, work: Work, lost: TransactionLost) -> list[Outcome]:
+        """Count a failure whose transaction is gone, or let the message be tried again at once."""
+        connection = connection_for(self._using)
+        if connection.closed_in_transaction or not connection.is_usable():
+            connection.close()
+        delivered = lost.message.delivery
+        if not lost.guilty:
+            if not is_conflict(lost.error):
+                raise lost.error  # the connection went: reconnect, count nothing
+            work.conflicts[delivered.id] += 1
+            if work.conflicts[delivered.id] < IMMEDIATE_TRIES:
+                time.sleep(random.uniform(0, 0.02))  # noqa: S311 - lets the winner finish
+                return []
+        del work.conflicts[delivered.id]
+        outcome = outcome_of(work.source.policy, lost.message, lost.error, 0.0)
+        deadline = time.monotonic() + LOST_PATIENCE
+        while time.monotonic() < deadline and not self._stopping:
+            with transaction.atomic(using=connection.alias):
+                taken, held = engine().take_lost(delivered, self._using)
+                if taken is not None:
+                    settle(work.source, [outcome], self._name)
+            if taken is not None:
+                return [outcome]
+            if not held:
+                break
+            time.sleep(0.05)
+        return []
+
+    def _recover(self, error: Exception, failures: int) -> None:
+        """Get a new connection; what was claimed is ready again, uncounted."""
+        wait = min(MAX_RECONNECT_WAIT, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311
+        logger.warning(
+            "Worker reconnects worker=%s in=%.1f error=%s",
+            self._name,
+            wait,
+            signals.printable(error, 200),
+        )
+        connections[connection_for(self._using).alias].close()
+        for work in self._works.values():
+            work.source.rewind()
+        if not self._stopping:
+            self._awake.wait(wait)
+
+
+def _is_answer(error: DatabaseError, connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether the server refused the transaction, and is still there to be asked."""
+    raw = connection.connection
+    return (
+        raw is not None
+        and not raw.closed
+        and getattr(error.__cause__, "sqlstate", None) is not None
+    )
