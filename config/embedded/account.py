@@ -58,6 +58,15 @@ def let_in(*folders: Path) -> None:
             _allow_search(folder, who.pw_uid)
 
 
+def open_up(installation: Path) -> None:
+    """Let the account run programs that a strict umask kept for the user who installed them."""
+    if account() is None or installation.stat().st_mode & SEARCH:
+        return
+    for path in (installation, *installation.rglob("*")):
+        mode = path.stat().st_mode
+        path.chmod(mode | (mode & 0o500) >> 6)
+
+
 def _allow_search(folder: Path, uid: int) -> None:
     """Do what `setfacl -m u:UID:x` does, which many machines do not have."""
     kept = {(tag, who): bits for tag, bits, who in _entries(folder) if tag != MASK}

