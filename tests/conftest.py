@@ -1,6 +1,7 @@
 """What every test may use: databases of its own run, and their address for other processes."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,24 @@ from django.conf import settings
 from django.db import connection, connections
 
 PREFIX = "test_messaging_"
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs a browser where there is none; never in CI, which installs one."""
+    if shutil.which("chromium") or os.environ.get("CI"):
+        return
+    in_browser = [item for item in items if item.get_closest_marker("browser")]
+    if in_browser:
+        config.hook.pytest_deselected(items=in_browser)
+        items[:] = [item for item in items if item not in in_browser]
+        config.stash[LEFT_OUT] = len(in_browser)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud that tests were left out."""
+    if count := terminalreporter.config.stash.get(LEFT_OUT, 0):
+        terminalreporter.write_line(f"{count} tests need a browser: apt install chromium")
 
 
 @pytest.fixture(scope="session")
