@@ -174,16 +174,16 @@ class TestTheCommand:
 
     @pytest.mark.parametrize("speed", ["", "fast", "0x", "-5x", "1000", "1e9x", "nanx", "x"])
     def test_refuses_a_bad_speed_with_the_remedy(self, speed):
-        with pytest.raises(CommandError, match="is no speed. Use a number above 0 followed by x"):
+        with pytest.raises(CommandError, match=r"is no speed\. Use a number above 0 followed by x"):
             call_command("replay_orders", f"--speed={speed}")
 
     @pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5"])
     def test_refuses_a_bad_limit(self, limit):
-        with pytest.raises(CommandError, match="is no number of orders. Use 1 or more"):
+        with pytest.raises(CommandError, match=r"is no number of orders\. Use 1 or more"):
             call_command("replay_orders", f"--limit={limit}")
 
     def test_says_how_to_stock_an_empty_shop(self, file):
         Product.objects.all()[0].movements.model.objects.all().delete()
         Product.objects.all().delete()
-        with pytest.raises(CommandError, match="Run `manage.py migrate`"):
+        with pytest.raises(CommandError, match=r"Run `manage\.py migrate`"):
             replay("--limit=1")
