@@ -5,6 +5,7 @@ The real orders that the shop replays say how many CDs were bought, not which.
 
 from typing import Any
 
+from django.apps import apps as installed_apps
 from django.apps.registry import Apps
 from django.db import router, transaction
 
@@ -56,7 +57,7 @@ LIMITED_COPIES = 25
 
 
 def stock_after_migrate(
-    *, apps: Apps, using: str, app_config: Any = None, **kwargs: object
+    *, using: str, apps: Apps = installed_apps, app_config: Any = None, **kwargs: object
 ) -> None:
     """Fill the shelves of an empty shop; a shop with products belongs to its admin."""
     try:
