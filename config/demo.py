@@ -12,7 +12,8 @@ from types import FrameType
 
 # Before the settings are read: the demo runs as a site would, not as a developer's server.
 os.environ.setdefault("DEBUG", "0")
-os.environ.setdefault("LOG_LEVEL", "WARNING")
+# Failures are part of the show, and shown on the pages: hundreds of lines would bury the rest.
+os.environ.setdefault("LOG_LEVEL", "ERROR")
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 import django
@@ -112,7 +113,7 @@ def prepare() -> str:
     from django.contrib.auth import get_user_model
 
     users = get_user_model()._default_manager
-    password = kept_secret("admin.password")
+    password = kept_secret("admin.password", size=9)
     if not users.filter(username=ADMIN).exists():
         users.create_superuser(ADMIN, "admin@example.com", password)
     # The parts are about to be forked off, and must not share a connection with the demo.
@@ -180,6 +181,7 @@ def watch(parts: list[Part]) -> int:
             if figures != shown:
                 say("orders", figures)
             shown = figures
+            # Often until the first one is through, for whoever waits for it.
             next_figures = time.monotonic() + (FIGURES_EVERY if "processed" in figures else 0.5)
     return 0
 
@@ -191,7 +193,7 @@ def order_figures() -> str:
     from orders.models import Order
 
     counted = Order.objects.values_list("status").annotate(Count("pk")).order_by("status")
-    return ", ".join(f"{count:,} {status}" for status, count in counted) or "none yet"
+    return ", ".join(f"{count:,} {status}" for status, count in counted) or "none so far"
 
 
 def stop(parts: list[Part]) -> None:

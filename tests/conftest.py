@@ -66,13 +66,12 @@ def database_url(transactional_db: None) -> str:
 
 
 @pytest.fixture
-def empty_database(transactional_db: None) -> Iterator[dict[str, Any]]:
+def empty_database() -> Iterator[dict[str, Any]]:
     """Return the `DATABASES` entry of a new database, for a project that a test makes."""
-    connection.ensure_connection()
     name = f"{PREFIX}empty_{os.getpid()}"
-    with connection.cursor() as cursor:
-        cursor.execute(f'CREATE DATABASE "{name}"')
-    address = {key: connection.settings_dict[key] for key in ("HOST", "PORT", "USER", "PASSWORD")}
-    yield {"ENGINE": "django.db.backends.postgresql", "NAME": name, **address}
-    with connection.cursor() as cursor:
-        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    address = {**connection.get_connection_params(), "dbname": "postgres"}
+    with psycopg.connect(**address, autocommit=True) as server:
+        server.execute(f'CREATE DATABASE "{name}"')
+        found = {key: connection.settings_dict[key] for key in ("HOST", "PORT", "USER", "PASSWORD")}
+        yield {"ENGINE": "django.db.backends.postgresql", "NAME": name, **found}
+        server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')

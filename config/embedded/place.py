@@ -27,14 +27,14 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def kept_secret(name: str) -> str:
-    """Return the secret of that name, drawn on first use and readable by its owner alone."""
+def kept_secret(name: str, size: int = 32) -> str:
+    """Return the secret of that name, of `size` random bytes: drawn on first use and readable by its owner alone."""
     path = data_folder() / name
     try:
         return path.read_text()
     except FileNotFoundError:
         pass
-    secret = secrets.token_urlsafe(32)
+    secret = secrets.token_urlsafe(size)
     draft = path.with_name(f"{name}.{os.getpid()}")
     draft.touch(mode=0o600)
     draft.write_text(secret)
