@@ -28,7 +28,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def kept_secret(name: str, size: int = 32) -> str:
-    """Return the secret of that name, of `size` random bytes: drawn on first use and readable by its owner alone."""
+    """Return the secret of that name: `size` random bytes as text, for its owner alone to read."""
     path = data_folder() / name
     try:
         return path.read_text()
