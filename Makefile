@@ -32,7 +32,7 @@ lint: $(READY) ## Check style, types, layers, templates and migrations
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
-	$(RUN) -m djade --check --target-version 5.2 $$(find messaging templates -name '*.html')
+	$(VENV)/bin/djade --check --target-version 5.2 $$(find messaging templates -name '*.html')
 	$(RUN) manage.py makemigrations --check --dry-run
 	$(RUN) manage.py check --fail-level WARNING
 
