@@ -91,6 +91,10 @@ class NotSupported(MessagingError):
     """What was asked for does not exist in this combination."""
 
 
+class OperationRefused(MessagingError):
+    """What an operator asked for would lose messages, or has nowhere to put them."""
+
+
 class Retry(Exception):
     """Raise in a handler: deliver this message again, ``after`` seconds from now.
 

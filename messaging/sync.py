@@ -1,12 +1,15 @@
 """Synchronise: create the rows that code declares, and never overwrite what is there."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import router, transaction
 
 from . import conf
 from .consuming import declarations
+
+if TYPE_CHECKING:
+    from .models import Queue
 
 
 @dataclass(slots=True)
@@ -35,7 +38,10 @@ def synchronise(using: str | None = None) -> Created:
         for name, policies in sorted(declarations.queues.items()):
             if queues.filter(name=name).exists():
                 continue
-            policies = policies | {"dead_letter_queue": _dead_letter_queue(name, alias, created)}
+            holder, new = dead_letter_queue(name, alias)
+            if holder and new:
+                created.queues.append(holder.name)
+            policies = policies | {"dead_letter_queue": holder}
             _, new = queues.get_or_create(name=name, defaults=policies)
             if new:
                 created.queues.append(name)
@@ -55,19 +61,19 @@ def synchronise(using: str | None = None) -> Created:
     return created
 
 
-def _dead_letter_queue(name: str, alias: str, created: Created) -> Any:
-    """Return the queue that holds the dead letters of ``name``; None where no name is left."""
+def dead_letter_queue(name: str, using: str | None = None) -> "tuple[Queue | None, bool]":
+    """Return the queue that holds the dead letters of ``name``, and whether it is new.
+
+    It is ``<name>.dlq``, and None where no name is left for it.
+    """
     from .models import Queue
 
     dead_name = f"{name}.dlq"
     if name.endswith(".dlq") or len(dead_name) > 80:
-        return None
-    queue, new = Queue.objects.using(alias).get_or_create(
+        return None, False
+    return Queue.objects.using(using or conf.DATABASE).get_or_create(
         name=dead_name, defaults={"description": f"Dead letters of {name}"}
     )
-    if new:
-        created.queues.append(dead_name)
-    return queue
 
 
 def sync_after_migrate(using: str, **kwargs: Any) -> None:

@@ -76,13 +76,15 @@ def record_attempts(
 
 
 # One statement: whoever deletes the dead letter inserts its delivery, so that doing it twice moves
-# it once. A message that retention took from the log is put back into it under its old id.
+# it once. A message that retention took from the log is put back into it under its old id. What
+# comes from a queue that no longer exists stays.
 REDRIVE = """
     WITH chosen AS (
         DELETE FROM messaging_deadletter
         WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM messaging_deadletter
+            SELECT ctid FROM messaging_deadletter AS dead
             WHERE id = ANY (%(ids)s::bigint[])
+            AND EXISTS (SELECT FROM messaging_queue WHERE messaging_queue.id = dead.origin_id)
             ORDER BY id
             FOR UPDATE SKIP LOCKED
         ))

@@ -1,0 +1,29 @@
+"""Control: the operators' verbs, the same in Python, the admin, the dashboard and the commands.
+
+Verbs that touch many messages work in batches of at most 1,000, each a transaction of its own, up
+to what was there when they started. Each verb leaves a log line and, when ``by`` is a user, an
+entry in the admin's history. ``using`` is the database alias that holds the messages.
+"""
+
+from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
+from .deletion import delete_queue, obstacle_to_deletion
+from .queues import ceiling, depth, pause, purge, resume, tell_workers
+from .scheduled import cancel, retry_now
+
+__all__ = [
+    "cancel",
+    "ceiling",
+    "delete_queue",
+    "depth",
+    "discard",
+    "obstacle_to_deletion",
+    "pause",
+    "purge",
+    "purge_dead",
+    "redrive",
+    "redrive_all",
+    "redrive_queue",
+    "resume",
+    "retry_now",
+    "tell_workers",
+]

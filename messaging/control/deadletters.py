@@ -1,0 +1,84 @@
+"""Redrive dead letters, or discard them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..exceptions import OperationRefused
+from ..models import DeadLetter, Queue
+from ..signals import logger
+from ..store import deadletters, operations
+from ..store.connection import connection_for
+from .batches import BATCH, announced, following, in_batches
+from .history import Operator, recorded
+from .queues import find_queue
+
+
+def purge_dead(queue: Queue | str, *, by: Operator = "", using: str | None = None) -> int:
+    """Delete the dead letters that a queue holds and return how many went."""
+    found = find_queue(queue, using)
+    return discard(held_ids(connection_for(using), found.pk), by=by, using=using)
+
+
+def discard(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
+    """Delete dead letters for good and return how many there were."""
+    with recorded("Dead letters discarded", DeadLetter, by) as done:
+        in_batches(ids, discard_batch, done, using)
+    return done.count
+
+
+def redrive(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
+    """Move dead letters back to the queues that they come from; return how many moved.
+
+    Each keeps its message id and its history, and counts its deliveries from 1 again. Doing it
+    twice moves once. Dead letters whose queue no longer exists stay: OperationRefused when there
+    are only such, a warning in the log otherwise.
+    """
+    homeless = 0
+
+    def redrive_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
+        nonlocal homeless
+        moved = announced(connection, deadletters.redrive(connection, batch))
+        if moved < len(batch):
+            homeless += len(operations.homeless(connection, batch))
+        return moved
+
+    with recorded("Dead letters redriven", DeadLetter, by) as done:
+        in_batches(ids, redrive_batch, done, using)
+    if homeless and not done.count:
+        raise OperationRefused(
+            f"{homeless:,} dead letters stay: the queue that they come from no longer exists. "
+            f"Send their bodies to another queue, or discard them."
+        )
+    if homeless:
+        logger.warning("Dead letters stay, their queue no longer exists count=%s", homeless)
+    return done.count
+
+
+def redrive_queue(queue: Queue | str, *, by: Operator = "", using: str | None = None) -> int:
+    """Redrive the dead letters that are held in a queue or come from it; return how many moved."""
+    found = find_queue(queue, using)
+    connection = connection_for(using)
+    upto = operations.ceiling(connection).dead
+    ids = following(
+        lambda after: operations.dead_of_queue(
+            connection, found.pk, after=after, upto=upto, limit=BATCH
+        )
+    )
+    return redrive(ids, by=by, using=using)
+
+
+def redrive_all(*, by: Operator = "", using: str | None = None) -> int:
+    """Redrive every dead letter and return how many moved."""
+    return redrive(held_ids(connection_for(using), None), by=by, using=using)
+
+
+def held_ids(connection: BaseDatabaseWrapper, queue_id: int | None) -> Iterator[int]:
+    """Yield the ids of the dead letters that a queue holds now; None: of all dead letters."""
+    upto = operations.ceiling(connection).dead
+    return following(lambda after: deadletters.dead_batch(connection, queue_id, after, upto, BATCH))
+
+
+def discard_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
+    """Delete some dead letters; return how many there were."""
+    return len(deadletters.discard(connection, batch))

@@ -1,0 +1,35 @@
+"""Release scheduled deliveries before their time, or cancel them."""
+
+from collections.abc import Iterable, Sequence
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..models import Scheduled
+from ..store import operations
+from .batches import announced, in_batches
+from .history import Operator, recorded
+
+
+def retry_now(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
+    """Make scheduled deliveries ready at once; return how many there were."""
+
+    def release_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
+        return announced(connection, operations.release(connection, batch))
+
+    with recorded("Scheduled deliveries made ready", Scheduled, by) as done:
+        in_batches(ids, release_batch, done, using)
+    return done.count
+
+
+def cancel(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
+    """Delete scheduled deliveries, which then never happen; return how many there were.
+
+    The message itself stays in the log for its retention.
+    """
+
+    def cancel_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
+        return len(operations.cancel(connection, batch))
+
+    with recorded("Scheduled deliveries cancelled", Scheduled, by) as done:
+        in_batches(ids, cancel_batch, done, using)
+    return done.count

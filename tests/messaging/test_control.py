@@ -1,0 +1,505 @@
+"""Control: what operators' verbs do to queues and messages, and what they leave on record."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.utils import timezone
+
+from messaging import UnknownQueue, control, send, send_many
+from messaging.engines import wakeup
+from messaging.exceptions import OperationRefused
+from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled, Subscription, Worker
+from messaging.store import deadletters, operations
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def queue() -> Queue:
+    holder = Queue.objects.create(name="letters.dlq")
+    return Queue.objects.create(name="letters", dead_letter_queue=holder)
+
+
+@pytest.fixture
+def operator() -> User:
+    return User.objects.create_user("olga")
+
+
+@pytest.fixture
+def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[wakeup.Arrival]:
+    """Return what the workers would be told about."""
+    told: list[wakeup.Arrival] = []
+    monkeypatch.setattr(wakeup, "announce", lambda _, arrivals: told.extend(arrivals))
+    return told
+
+
+@pytest.fixture
+def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return one alias for each time that the workers would be told to look at everything."""
+    told: list[str] = []
+    monkeypatch.setattr(wakeup, "announce_change", lambda of: told.append(of.alias))
+    return told
+
+
+@pytest.fixture
+def in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("batches", "queues", "deadletters"):
+        monkeypatch.setattr(f"messaging.control.{module}.BATCH", 3)
+
+
+def bury(origin: Queue, count: int = 1, **fields: Any) -> list[int]:
+    """Make dead letters of messages sent to a queue; return their ids."""
+    dead = []
+    for number in range(count):
+        message = Message.objects.create(queue=origin, headers={}, body={"n": number})
+        values: dict[str, Any] = {
+            "message_id": message.pk,
+            "queue": origin.dead_letter_queue or origin,
+            "origin": origin,
+            "priority": 0,
+            "headers": {},
+            "body": {"n": number},
+            "published_at": timezone.now(),
+            "attempts": 5,
+            "reason": "max_deliveries",
+            "error": "ValueError",
+            "fingerprint": "f",
+        }
+        dead.append(DeadLetter.objects.create(**values | fields).pk)
+    return dead
+
+
+def waiting(queue: Queue) -> int:
+    return Delivery.objects.filter(queue=queue).count()
+
+
+# pause and resume
+
+
+def test_a_paused_queue_says_since_when_by_whom_and_why(queue: Queue, operator: User) -> None:
+    assert control.pause(queue, by=operator, reason="gateway down")
+    queue.refresh_from_db()
+    assert queue.is_paused
+    assert (queue.paused_by, queue.pause_reason) == ("olga", "gateway down")
+
+
+def test_pausing_twice_keeps_the_first_reason(queue: Queue) -> None:
+    control.pause("letters", by="first", reason="one")
+    assert not control.pause("letters", by="second", reason="two")
+    queue.refresh_from_db()
+    assert (queue.paused_by, queue.pause_reason) == ("first", "one")
+
+
+def test_a_resumed_queue_has_forgotten_its_pause(queue: Queue) -> None:
+    control.pause(queue, by="olga", reason="one")
+    assert control.resume(queue)
+    queue.refresh_from_db()
+    assert (queue.paused_at, queue.paused_by, queue.pause_reason) == (None, "", "")
+    assert not control.resume(queue)
+
+
+def test_workers_are_told_of_a_pause_when_it_commits_and_not_before(
+    queue: Queue, changes: list[str], django_capture_on_commit_callbacks: Any
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        control.pause(queue)
+        assert changes == []
+    assert changes == ["default"]
+
+
+def test_a_pause_of_a_paused_queue_tells_nobody(
+    queue: Queue, changes: list[str], django_capture_on_commit_callbacks: Any
+) -> None:
+    control.pause(queue)
+    with django_capture_on_commit_callbacks(execute=True):
+        control.pause(queue)
+    assert changes == []
+
+
+def test_a_verb_on_an_unknown_queue_suggests_the_right_name(queue: Queue) -> None:
+    with pytest.raises(UnknownQueue, match="Did you mean 'letters'"):
+        control.pause("leters")
+
+
+@pytest.mark.parametrize("reason", ["x" * 201, "a\0b"])
+def test_a_reason_that_cannot_be_stored_is_refused_with_the_limit(
+    queue: Queue, reason: str
+) -> None:
+    with pytest.raises(ValueError, match="at most 200"):
+        control.pause(queue, reason=reason)
+
+
+# on record
+
+
+def test_a_verb_by_a_user_is_in_the_history_of_the_queue(queue: Queue, operator: User) -> None:
+    control.pause(queue, by=operator, reason="gateway down")
+    control.resume(queue, by=operator)
+    send("letters", 1)
+    control.purge(queue, by=operator)
+    entries = LogEntry.objects.filter(object_id=str(queue.pk), user=operator).order_by("pk")
+    assert [entry.get_change_message() for entry in entries] == [
+        "Paused: gateway down",
+        "Resumed.",
+        "Queue purged: 1.",
+    ]
+
+
+def test_a_verb_by_a_name_alone_is_in_the_log_only(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "messaging"):
+        control.pause(queue, by="night shift\nQueue resumed queue=letters")
+    assert caplog.messages == [
+        "Queue paused queue=letters reason= by=night shift\\nQueue resumed queue=letters"
+    ]
+    assert not LogEntry.objects.exists()
+
+
+def test_a_bulk_verb_that_breaks_off_is_on_record_with_what_it_did(
+    queue: Queue, operator: User, in_small_batches: None
+) -> None:
+    ids = bury(queue, 5)
+
+    def broken() -> Iterator[int]:
+        yield from ids[:4]
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        control.discard(broken(), by=operator)
+    assert DeadLetter.objects.count() == 2
+    note = LogEntry.objects.get().get_change_message()
+    assert note == "Dead letters discarded: 3, then stopped by RuntimeError."
+
+
+# purge
+
+
+def test_purge_deletes_what_is_ready_at_every_priority_and_what_is_scheduled(
+    queue: Queue, in_small_batches: None
+) -> None:
+    for priority in (-5, 0, 7):
+        send_many("letters", range(4), priority=priority)
+    send_many("letters", range(7), delay=60)
+    send("letters.dlq", "another queue's")
+    assert control.purge(queue) == 19
+    assert waiting(queue) == 0
+    assert not Scheduled.objects.exists()
+    assert Delivery.objects.count() == 1
+
+
+def test_purge_leaves_what_is_scheduled_when_told_to(queue: Queue) -> None:
+    send("letters", 1)
+    send("letters", 2, delay=60)
+    assert control.purge(queue, scheduled=False) == 1
+    assert Scheduled.objects.count() == 1
+
+
+def test_purge_stops_at_what_was_there_when_it_was_confirmed(queue: Queue) -> None:
+    send("letters", "old")
+    send("letters", "old", delay=60)
+    upto = control.ceiling()
+    send("letters", "new")
+    send("letters", "new", delay=60)
+    assert control.purge(queue, upto=upto) == 2
+    assert waiting(queue) == 1
+    assert Scheduled.objects.count() == 1
+
+
+def test_purge_with_a_limit_ends_early_and_can_go_on(queue: Queue, in_small_batches: None) -> None:
+    send_many("letters", range(10))
+    assert control.purge(queue, limit=5) == 6
+    assert control.purge(queue, limit=5) == 4
+
+
+def test_purge_dead_deletes_the_dead_letters_that_a_queue_holds(queue: Queue) -> None:
+    bury(queue, 3)
+    assert control.purge_dead("letters") == 0
+    assert control.purge_dead("letters.dlq") == 3
+    assert not DeadLetter.objects.exists()
+
+
+# redrive
+
+
+def test_a_redriven_dead_letter_waits_on_its_queue_again_under_its_old_id(
+    queue: Queue, arrivals: list[wakeup.Arrival], django_capture_on_commit_callbacks: Any
+) -> None:
+    (dead,) = bury(queue, priority=4)
+    message_id = DeadLetter.objects.get(pk=dead).message_id
+    with django_capture_on_commit_callbacks(execute=True):
+        assert control.redrive([dead]) == 1
+    delivery = Delivery.objects.get()
+    assert (delivery.queue, delivery.message_id) == (queue, message_id)
+    assert (delivery.priority, delivery.attempt) == (4, 1)
+    assert not DeadLetter.objects.exists()
+    assert arrivals == [wakeup.Arrival(queue.pk, 4, delivery.pk)]
+
+
+def test_redriving_twice_moves_once(queue: Queue) -> None:
+    ids = bury(queue, 2)
+    assert control.redrive(ids) == 2
+    assert control.redrive(ids) == 0
+    assert waiting(queue) == 2
+
+
+@pytest.mark.parametrize("name", ["letters", "letters.dlq"])
+def test_a_queue_is_redriven_by_its_own_name_and_by_its_dead_letter_queues_name(
+    queue: Queue, name: str, in_small_batches: None
+) -> None:
+    other = Queue.objects.create(name="other")
+    bury(queue, 10)
+    bury(other, 2)
+    assert control.redrive_queue(name) == 10
+    assert waiting(queue) == 10
+    assert DeadLetter.objects.filter(origin=other).count() == 2
+
+
+def test_everything_can_be_redriven(queue: Queue, in_small_batches: None) -> None:
+    bury(queue, 4)
+    bury(Queue.objects.create(name="other"), 4)
+    assert control.redrive_all() == 8
+    assert not DeadLetter.objects.exists()
+
+
+def test_a_dead_letter_whose_queue_is_gone_is_refused_and_stays(queue: Queue) -> None:
+    ids = bury(queue)
+    Queue.objects.filter(pk=queue.pk).delete()
+    with pytest.raises(OperationRefused, match="no longer exists"):
+        control.redrive(ids)
+    assert DeadLetter.objects.count() == 1
+    assert not Delivery.objects.exists()
+
+
+def test_dead_letters_of_other_queues_are_redriven_all_the_same(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    gone = Queue.objects.create(name="gone")
+    ids = bury(gone) + bury(queue, 2)
+    Queue.objects.filter(pk=gone.pk).delete()
+    assert control.redrive(ids) == 2
+    assert "Dead letters stay, their queue no longer exists count=1" in caplog.messages
+
+
+def test_discarded_dead_letters_are_gone(queue: Queue) -> None:
+    ids = bury(queue, 3)
+    assert control.discard([*ids[:2], 10**18]) == 2
+    assert DeadLetter.objects.count() == 1
+
+
+# scheduled deliveries
+
+
+def test_a_scheduled_delivery_is_retried_now_as_the_attempt_that_it_is(
+    queue: Queue, arrivals: list[wakeup.Arrival], django_capture_on_commit_callbacks: Any
+) -> None:
+    send("letters", 1, delay=3600, priority=2)
+    Scheduled.objects.update(attempt=3)
+    ids = list(Scheduled.objects.values_list("pk", flat=True))
+    with django_capture_on_commit_callbacks(execute=True):
+        assert control.retry_now(ids) == 1
+    assert control.retry_now(ids) == 0
+    delivery = Delivery.objects.get()
+    assert (delivery.priority, delivery.attempt) == (2, 3)
+    assert arrivals == [wakeup.Arrival(queue.pk, 2, delivery.pk)]
+    assert not Scheduled.objects.exists()
+
+
+def test_a_cancelled_delivery_never_happens_and_its_message_stays_in_the_log(queue: Queue) -> None:
+    message_id = send("letters", 1, delay=3600)
+    ids = list(Scheduled.objects.values_list("pk", flat=True))
+    assert control.cancel(ids) == 1
+    assert control.cancel(ids) == 0
+    assert not Scheduled.objects.exists()
+    assert not Delivery.objects.exists()
+    assert Message.objects.filter(pk=message_id).exists()
+
+
+# deletion of a queue
+
+
+def fill_ready(queue: Queue) -> None:
+    send_many("letters", range(3))
+
+
+def fill_scheduled(queue: Queue) -> None:
+    send("letters", 1, delay=60)
+
+
+def fill_dead(queue: Queue) -> None:
+    bury(queue, 2)
+
+
+def serve(queue: Queue) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO messaging_worker (name, host, pid, version, queues, threads, running,
+                handled, failed, state, started_at, seen_at)
+            VALUES ('w1', 'h', 1, '0', '["letters"]', 1, '{}', 0, 0, 'running', now(), now())"""
+        )
+
+
+@pytest.mark.parametrize(
+    ("fill", "obstacle"),
+    [
+        (fill_ready, "3 ready"),
+        (fill_scheduled, "1 scheduled"),
+        (fill_dead, "2 dead elsewhere"),
+        (serve, "1 worker processes, such as w1"),
+    ],
+)
+def test_a_queue_in_use_is_not_deleted_and_says_what_is_in_the_way(
+    queue: Queue, fill: Callable[[Queue], None], obstacle: str
+) -> None:
+    fill(queue)
+    with pytest.raises(OperationRefused, match=obstacle):
+        control.delete_queue(queue)
+    assert Queue.objects.filter(pk=queue.pk).exists()
+    assert obstacle in control.obstacle_to_deletion(queue)
+
+
+def test_a_queue_is_not_deleted_while_it_holds_the_dead_letters_of_others(queue: Queue) -> None:
+    with pytest.raises(OperationRefused, match="dead-letter queue of letters"):
+        control.delete_queue("letters.dlq", force=True)
+
+
+def test_an_idle_queue_is_deleted_with_its_subscriptions(queue: Queue, operator: User) -> None:
+    Subscription.objects.create(pattern="orders.#", queue=queue)
+    Worker.objects.all().delete()
+    assert control.delete_queue("letters", by=operator) == 0
+    assert not Queue.objects.filter(name="letters").exists()
+    assert not Subscription.objects.filter(pattern="orders.#").exists()
+    assert LogEntry.objects.get().get_change_message() == "Queue deleted: 0."
+
+
+def test_a_queue_deleted_by_force_takes_what_waits_and_counts_it(
+    queue: Queue, operator: User, in_small_batches: None
+) -> None:
+    fill_ready(queue)
+    fill_scheduled(queue)
+    bury(queue, 4, queue=queue)
+    serve(queue)
+    assert control.delete_queue(queue, force=True, by=operator) == 8
+    assert not Delivery.objects.exists()
+    assert not Scheduled.objects.exists()
+    assert not DeadLetter.objects.exists()
+    assert LogEntry.objects.get().get_change_message() == "Queue deleted: 8."
+
+
+# races: real connections
+
+
+@pytest.mark.django_db(transaction=True)
+def test_purge_skips_what_a_worker_is_handling(queue: Queue) -> None:
+    send_many("letters", range(3))
+    with holding(
+        lambda cursor: cursor.execute(
+            """DELETE FROM messaging_delivery WHERE queue_id = %s AND id =
+                (SELECT min(id) FROM messaging_delivery WHERE queue_id = %s)""",
+            [queue.pk, queue.pk],
+        )
+    ):
+        assert control.purge(queue) == 2
+    assert waiting(queue) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_operators_who_redrive_the_same_dead_letters_move_each_once(queue: Queue) -> None:
+    ids = bury(queue, 3)
+    moved: list[int] = []
+
+    def redrive(cursor: Any) -> None:
+        moved.append(sum(row[3] for row in deadletters.redrive(cursor.db, ids[:2])))
+
+    with holding(redrive, commit=True):
+        moved.append(control.redrive(ids))
+    assert moved == [2, 1]
+    assert waiting(queue) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_queue_is_not_deleted_under_a_transaction_that_is_sending_to_it(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messaging.control.deletion.LOCK_WAIT", 0.05)
+    with (
+        holding(lambda cursor: send("letters", "not committed yet"), commit=True),
+        pytest.raises(OperationRefused, match="Try again"),
+    ):
+        control.delete_queue(queue)
+    with pytest.raises(OperationRefused, match="1 ready"):
+        control.delete_queue(queue)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_sends_while_a_queue_is_deleted_learns_that_it_is_gone(queue: Queue) -> None:
+    answers: list[str] = []
+
+    def send_later() -> None:
+        try:
+            send("letters", 1)
+        except UnknownQueue as error:
+            answers.append(str(error))
+        finally:
+            connection.close()
+
+    sender = threading.Thread(target=send_later)
+    with transaction.atomic():
+        operations.keep_senders_out(connection, 1)
+        sender.start()
+        wait_until_blocked()
+        Queue.objects.filter(pk=queue.pk).delete()
+    sender.join(10)
+    assert "Unknown queue 'letters'" in answers[0]
+    assert not Delivery.objects.exists()
+
+
+class holding:
+    """Do something in a transaction of another connection, open until the block ends."""
+
+    def __init__(self, act: Callable[[Any], Any], *, commit: bool = False) -> None:
+        self.act = act
+        self.commit = commit
+        self.begun = threading.Event()
+        self.end = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        try:
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    self.act(cursor)
+                self.begun.set()
+                assert self.end.wait(30)
+                transaction.set_rollback(not self.commit)
+        finally:
+            self.begun.set()
+            connection.close()
+
+    def __enter__(self) -> None:
+        self.thread.start()
+        assert self.begun.wait(30)
+
+    def __exit__(self, *error: object) -> None:
+        self.end.set()
+        self.thread.join(30)
+
+
+def wait_until_blocked() -> None:
+    """Wait until another connection waits for a lock of this one."""
+    with connection.cursor() as cursor:
+        for _ in range(2_000):
+            cursor.execute(
+                """SELECT count(*) FROM pg_locks
+                WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"""
+            )
+            if cursor.fetchone()[0]:
+                return
+            cursor.execute("SELECT pg_sleep(0.005)")
+    raise AssertionError("Nobody waits.")
