@@ -5,7 +5,7 @@ How a message travels, in file names:
     declare        publish           store         deliver        handle        acknowledge
    consuming.py   publishing.py ->  store/  ->   delivery.py -> handling.py -> acknowledgement.py
    @consumer      send, publish     the SQL      claim a batch  call it        settle outcomes
-                                                     \________ worker/ runs these three ______/
+                                                     \\________ worker/ runs these three ______/
 
 A message is stored in the caller's own transaction. A handler's rows, the messages that it sends
 and the acknowledgement commit together; effects outside the database are at-least-once, with the
