@@ -33,30 +33,44 @@ def check_pattern(pattern: object) -> str:
 
     ``*`` stands for one word, ``#`` for any number of them, also none (AMQP topic exchanges).
     """
-    words = pattern.split(".") if isinstance(pattern, str) else []
-    if not (1 <= len(str(pattern)) <= 80) or not all(
-        word in ("*", "#") or WORD.fullmatch(word) for word in words
+    if (
+        not isinstance(pattern, str)
+        or not 1 <= len(pattern) <= 80
+        or not all(word in ("*", "#") or WORD.fullmatch(word) for word in pattern.split("."))
     ):
         raise InvalidName(
             f"Invalid topic pattern {shown(pattern)}: use words of ASCII letters, digits, '_' and "
             f"'-' separated by single dots, where '*' stands for one word and '#' for any number; "
             f"80 characters at most."
         )
-    return str(pattern)
-
-
-def pattern_regex(pattern: str) -> str:
-    """Return the regular expression that matches ``"." + topic`` for a checked pattern.
-
-    The SQL function ``messaging_pattern_regex`` does the same for the rows.
-    """
-    parts = {"#": r"(\.[^.]+)*", "*": r"\.[^.]+"}
-    return "^" + "".join(parts.get(w, r"\." + w) for w in pattern.split(".")) + "$"
+    return pattern
 
 
 def pattern_matches(pattern: str, topic: str) -> bool:
-    """Tell whether a topic pattern matches a topic name."""
-    return re.fullmatch(pattern_regex(pattern), "." + topic) is not None
+    """Tell whether a checked pattern matches a topic name.
+
+    The SQL function ``messaging_pattern_regex`` says the same for the rows.
+    """
+    # Where in the pattern one can be after each word. A regular expression with several `#` would
+    # try every way to share the words out among them.
+    wanted = pattern.split(".")
+    reached = _past_any_number(wanted, {0})
+    for word in topic.split("."):
+        steps = {
+            position + (wanted[position] != "#")
+            for position in reached
+            if position < len(wanted) and wanted[position] in ("#", "*", word)
+        }
+        reached = _past_any_number(wanted, steps)
+    return len(wanted) in reached
+
+
+def _past_any_number(wanted: list[str], reached: set[int]) -> set[int]:
+    """Add the positions behind each ``#``, which may stand for no word at all."""
+    for position, word in enumerate(wanted):
+        if word == "#" and position in reached:
+            reached.add(position + 1)
+    return reached
 
 
 def shown(value: object) -> str:
