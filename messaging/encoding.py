@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -21,10 +21,13 @@ from .exceptions import InvalidMessage, PayloadTooLarge
 from .names import shown
 
 MAX_DEPTH = 64
+MAX_PATH = 200
 MAX_INTEGER_DIGITS = 4300
 INTEGER_LIMIT = 10**MAX_INTEGER_DIGITS
 RESERVED_PREFIX = "x-messaging-"
 PRIORITIES = range(-100, 101)
+# What is longer would end after the year 9999, which Python's datetime cannot hold.
+MAX_SECONDS = 7_900 * 365 * 86_400
 
 
 def check_priority(priority: object) -> int:
@@ -38,13 +41,33 @@ def check_priority(priority: object) -> int:
 
 
 def check_key(key: object, *, what: str) -> str:
-    """Return an ordering key or deduplication id of 1 to 200 printable characters."""
-    if not isinstance(key, str) or not 1 <= len(key) <= 200 or _unstorable(key):
+    """Return an ordering key or deduplication id of 1 to 200 characters, or raise."""
+    return check_text(key, what=what, limit=200)
+
+
+def check_text(text: object, *, what: str, limit: int) -> str:
+    """Return a text of 1 to ``limit`` characters that can be stored, or raise InvalidMessage."""
+    if not isinstance(text, str) or not 1 <= len(text) <= limit or _unstorable(text):
         raise InvalidMessage(
-            f"{shown(key)} is no {what}: use a string of 1 to 200 characters without NUL.",
+            f"{shown(text)} is no {what}: use a string of 1 to {limit} characters, without NUL "
+            f"and lone surrogates.",
             path=what,
         )
-    return key
+    return text
+
+
+def check_seconds(value: object, *, what: str) -> float:
+    """Return a time of at most 7,900 years in seconds, or raise InvalidMessage."""
+    seconds = value.total_seconds() if isinstance(value, datetime.timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
+        raise InvalidMessage(f"{shown(value)} is no {what}: use seconds or a timedelta.", path=what)
+    if seconds > MAX_SECONDS:
+        raise InvalidMessage(
+            f"{shown(value)} is too long: a {what} is at most {MAX_SECONDS:,} seconds "
+            f"(7,900 years).",
+            path=what,
+        )
+    return float(max(seconds, -MAX_SECONDS))
 
 
 def encode_body(body: Any, *, index: int | None = None) -> str:
@@ -54,7 +77,7 @@ def encode_body(body: Any, *, index: int | None = None) -> str:
     lazy strings become strings as Django's JSON encoder makes them.
     """
     limit = conf.MAX_BODY_BYTES
-    _Inspection(limit, index).inspect(body, "$", 0)
+    _Inspection(limit, index=index).inspect(body)
     text = json.dumps(body, cls=DjangoJSONEncoder, ensure_ascii=False, separators=(",", ":"))
     size = len(text.encode())
     if size > limit:
@@ -64,7 +87,7 @@ def encode_body(body: Any, *, index: int | None = None) -> str:
 
 def encode_headers(headers: Mapping[str, Any] | None) -> str:
     """Return the headers as JSON text, or raise InvalidMessage."""
-    if not headers:
+    if headers is None or headers == {}:
         return "{}"
     if not isinstance(headers, Mapping):
         raise InvalidMessage(
@@ -98,73 +121,94 @@ def _check_header(key: object, value: object) -> None:
         )
     if isinstance(value, str) and ("\r" in value or "\n" in value):
         raise InvalidMessage("a header's value has no line breaks.", path=path)
-    _Inspection(conf.MAX_HEADERS_BYTES, None).inspect(value, path, 0)
+    _Inspection(conf.MAX_HEADERS_BYTES, root=path).inspect(value)
 
 
 class _Inspection:
-    """Walk a body once and refuse what JSON or PostgreSQL cannot hold."""
+    """Walk a value once and refuse what JSON or PostgreSQL cannot hold.
 
-    def __init__(self, limit: int, index: int | None) -> None:
+    ``size`` is a lower bound of the JSON's bytes, so that what is far too large, or holds the same
+    list again and again, is refused before it is written out.
+    """
+
+    def __init__(self, limit: int, *, root: str = "$", index: int | None = None) -> None:
         self.limit = limit
+        self.root = root
         self.index = index
         self.size = 0
+        # Where in the value we are; made into a path only when something is wrong there.
+        self.steps: list[str | int] = []
 
-    def inspect(self, value: Any, path: str, depth: int) -> None:
+    def inspect(self, value: Any) -> None:
         if isinstance(value, str):
-            self._inspect_text(value, path)
+            self._inspect_text(value)
         elif value is None or isinstance(value, bool):
             pass
         elif isinstance(value, int):
             if abs(value) >= INTEGER_LIMIT:
-                self._refuse(f"an integer has at most {MAX_INTEGER_DIGITS:,} digits.", path)
+                self._refuse(f"an integer has at most {MAX_INTEGER_DIGITS:,} digits.")
+            self._grow(value.bit_length() // 4)
         elif isinstance(value, float):
             if not math.isfinite(value):
-                self._refuse(f"{value!r} is not JSON; send None or a string instead.", path)
+                self._refuse(f"{value!r} is not JSON; send None or a string instead.")
         elif isinstance(value, dict):
-            self._descend(depth, path)
+            self._enter(value)
             for key, item in value.items():
                 if not isinstance(key, str):
-                    self._refuse(f"an object's key is a string, not {shown(key)}.", path)
-                at = f"{path}.{key}" if key.isidentifier() else f"{path}[{json.dumps(key[:80])}]"
-                self._inspect_text(key, at)
-                self.inspect(item, at, depth + 1)
+                    self._refuse(f"an object's key is a string, not {shown(key)}.")
+                self.steps.append(key)
+                self._inspect_text(key)
+                self.inspect(item)
+                self.steps.pop()
         elif isinstance(value, list | tuple):
-            self._descend(depth, path)
+            self._enter(value)
             for position, item in enumerate(value):
-                self.inspect(item, f"{path}[{position}]", depth + 1)
-        elif isinstance(value, Promise):
-            self._inspect_text(str(value), path)
+                self.steps.append(position)
+                self.inspect(item)
+                self.steps.pop()
+        else:
+            self._inspect_other(value)
+
+    def _inspect_other(self, value: Any) -> None:
+        if isinstance(value, Promise):
+            self._inspect_text(str(value))
         elif isinstance(value, datetime.time) and value.tzinfo is not None:
-            self._refuse("a time with a time zone is not JSON; send a datetime.", path)
+            self._refuse("a time with a time zone is not JSON; send a datetime.")
         elif not isinstance(
             value,
-            datetime.datetime
-            | datetime.date
-            | datetime.time
-            | datetime.timedelta
-            | decimal.Decimal
-            | uuid.UUID,
+            datetime.date | datetime.time | datetime.timedelta | decimal.Decimal | uuid.UUID,
         ):
             self._refuse(
                 f"{type(value).__module__}.{type(value).__qualname__} is not JSON; send a str, "
-                f"number, bool, None, list or dict, or a date, Decimal or UUID.",
-                path,
+                f"number, bool, None, list or dict, or a date, Decimal or UUID."
             )
 
-    def _inspect_text(self, text: str, path: str) -> None:
-        self.size += len(text)
-        if self.size > self.limit:
-            what = "headers" if path.startswith("headers") else "body"
-            raise PayloadTooLarge(self.size, self.limit, what=what, index=self.index)
+    def _inspect_text(self, text: str) -> None:
+        self._grow(len(text))
         if reason := _unstorable(text):
-            self._refuse(reason, path)
+            self._refuse(reason)
 
-    def _descend(self, depth: int, path: str) -> None:
-        if depth >= MAX_DEPTH:
-            self._refuse(f"nested deeper than {MAX_DEPTH} levels (or circular).", path[:200])
+    def _enter(self, container: Collection[Any]) -> None:
+        if len(self.steps) >= MAX_DEPTH:
+            self._refuse(f"nested deeper than {MAX_DEPTH} levels (or circular).")
+        # Each item takes a character at least, and a comma or bracket.
+        self._grow(2 * len(container))
 
-    def _refuse(self, reason: str, path: str) -> None:
-        raise InvalidMessage(reason, path=path, index=self.index)
+    def _grow(self, size: int) -> None:
+        self.size += size
+        if self.size > self.limit:
+            what = "body" if self.root == "$" else "headers"
+            raise PayloadTooLarge(self.size, self.limit, what=what, index=self.index)
+
+    def _refuse(self, reason: str) -> None:
+        path = self.root + "".join(map(_step, self.steps))
+        raise InvalidMessage(reason, path=path[:MAX_PATH], index=self.index)
+
+
+def _step(step: str | int) -> str:
+    if isinstance(step, str) and len(step) <= 80 and step.isidentifier():
+        return f".{step}"
+    return f"[{step if isinstance(step, int) else json.dumps(step[:80])}]"
 
 
 def _unstorable(text: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import transaction
 
-from .encoding import check_key, encode_body
+from .encoding import check_key, check_seconds, check_text, encode_body
 from .exceptions import InvalidMessage
 from .store import idempotency
 from .store.connection import connection_for
@@ -53,10 +53,11 @@ def once(
     seconds forgets after a time; None remembers for ever (Stripe: Idempotency-Key). The block runs
     either way: ask ``if first:``.
     """
-    if not isinstance(scope, str) or not 1 <= len(scope) <= 80:
-        raise InvalidMessage("once() takes a scope of 1 to 80 characters.", path="scope")
+    check_text(scope, what="scope", limit=80)
+    if key is None:  # such as the key of an object that was never saved
+        raise InvalidMessage("None is no key: use what identifies this one effect.", path="key")
     text = check_key(str(key), what="key")
-    seconds = window.total_seconds() if isinstance(window, datetime.timedelta) else window
+    seconds = None if window is None else check_seconds(window, what="window")
     if seconds is not None and seconds <= 0:
         raise InvalidMessage(f"window={window!r}: use more than 0 seconds, or None.", path="window")
     connection = connection_for(using)

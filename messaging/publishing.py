@@ -12,7 +12,14 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.utils import timezone
 
-from .encoding import check_key, check_priority, digest_of, encode_body, encode_headers
+from .encoding import (
+    check_key,
+    check_priority,
+    check_seconds,
+    digest_of,
+    encode_body,
+    encode_headers,
+)
 from .engines import Outgoing, engine
 from .exceptions import InvalidMessage, UnknownQueue, UnknownTopic
 from .messages import MessageId
@@ -20,9 +27,8 @@ from .names import check_queue_name, check_topic_name, shown
 from .store.connection import connection_for
 from .store.publishing import known_names
 
-# A longer delay would end after the year 9999, which Python's datetime cannot hold.
-MAX_DELAY = 7_900 * 365 * 86_400
-
+# Not 9999, which ends outside of what datetime can hold in the time zones west of Greenwich.
+LAST_YEAR = 9998
 
 def send(
     queue: str,
@@ -208,17 +214,8 @@ def _seconds(delay: float | datetime.timedelta | None) -> float | None:
     """Return a delay that lies in the future as seconds, else None."""
     if delay is None:
         return None
-    seconds = delay.total_seconds() if isinstance(delay, datetime.timedelta) else delay
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
-        raise InvalidMessage(
-            f"{shown(delay)} is no delay: use seconds or a timedelta.", path="delay"
-        )
-    if seconds > MAX_DELAY:
-        raise InvalidMessage(
-            f"{shown(delay)} is too long: a delay is at most {MAX_DELAY:,} seconds (7,900 years).",
-            path="delay",
-        )
-    return float(seconds) if seconds > 0 else None
+    seconds = check_seconds(delay, what="delay")
+    return seconds if seconds > 0 else None
 
 
 def _moment(deliver_at: datetime.datetime | None) -> datetime.datetime | None:
@@ -227,12 +224,17 @@ def _moment(deliver_at: datetime.datetime | None) -> datetime.datetime | None:
         return None
     if not isinstance(deliver_at, datetime.datetime):
         raise InvalidMessage(f"{shown(deliver_at)} is no datetime.", path="deliver_at")
-    if timezone.is_aware(deliver_at):
-        return deliver_at
-    if settings.USE_TZ:
+    if timezone.is_naive(deliver_at):
+        if settings.USE_TZ:
+            raise InvalidMessage(
+                f"{deliver_at.isoformat()} is naive, and USE_TZ is on: use an aware datetime, such "
+                f"as timezone.make_aware(...).",
+                path="deliver_at",
+            )
+        deliver_at = timezone.make_aware(deliver_at)
+    if deliver_at.year > LAST_YEAR:
         raise InvalidMessage(
-            f"{deliver_at.isoformat()} is naive, and USE_TZ is on: use an aware datetime, such as "
-            f"timezone.make_aware(...).",
+            f"{deliver_at.isoformat()} is too late: use a time up to the year {LAST_YEAR}.",
             path="deliver_at",
         )
-    return timezone.make_aware(deliver_at)
+    return deliver_at
