@@ -7,7 +7,7 @@ entry in the admin's history. ``using`` is the database alias that holds the mes
 
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
-from .queues import ceiling, depth, pause, purge, resume, tell_workers
+from .queues import ceiling, depth, find_queue, pause, purge, resume, tell_workers
 from .scheduled import cancel, retry_now
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "delete_queue",
     "depth",
     "discard",
+    "find_queue",
     "obstacle_to_deletion",
     "pause",
     "purge",

@@ -9,15 +9,25 @@ from ..models import DeadLetter, Queue
 from ..signals import logger
 from ..store import deadletters, operations
 from ..store.connection import connection_for
+from ..store.operations import Ceiling
 from .batches import BATCH, announced, following, in_batches
 from .history import Operator, recorded
 from .queues import find_queue
 
 
-def purge_dead(queue: Queue | str, *, by: Operator = "", using: str | None = None) -> int:
-    """Delete the dead letters that a queue holds and return how many went."""
+def purge_dead(
+    queue: Queue | str,
+    *,
+    by: Operator = "",
+    upto: Ceiling | None = None,
+    using: str | None = None,
+) -> int:
+    """Delete the dead letters that a queue holds and return how many went.
+
+    Nothing newer than ``upto`` (default: now).
+    """
     found = find_queue(queue, using)
-    return discard(held_ids(connection_for(using), found.pk), by=by, using=using)
+    return discard(held_ids(connection_for(using), found.pk, upto), by=by, using=using)
 
 
 def discard(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
@@ -73,10 +83,12 @@ def redrive_all(*, by: Operator = "", using: str | None = None) -> int:
     return redrive(held_ids(connection_for(using), None), by=by, using=using)
 
 
-def held_ids(connection: BaseDatabaseWrapper, queue_id: int | None) -> Iterator[int]:
+def held_ids(
+    connection: BaseDatabaseWrapper, queue_id: int | None, upto: Ceiling | None = None
+) -> Iterator[int]:
     """Yield the ids of the dead letters that a queue holds now; None: of all dead letters."""
-    upto = operations.ceiling(connection).dead
-    return following(lambda after: deadletters.dead_batch(connection, queue_id, after, upto, BATCH))
+    last = (upto or operations.ceiling(connection)).dead
+    return following(lambda after: deadletters.dead_batch(connection, queue_id, after, last, BATCH))
 
 
 def discard_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:

@@ -99,7 +99,7 @@ def tell_workers(using: str | None = None) -> None:
     )
 
 
-def find_queue(queue: Queue | str, using: str | None) -> Queue:
+def find_queue(queue: Queue | str, using: str | None = None) -> Queue:
     """Return the row of a queue, or raise UnknownQueue."""
     if isinstance(queue, Queue):
         return queue

@@ -438,25 +438,16 @@ def test_a_queue_is_not_deleted_under_a_transaction_that_is_sending_to_it(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_sends_while_a_queue_is_deleted_learns_that_it_is_gone(queue: Queue) -> None:
-    answers: list[str] = []
-
-    def send_later() -> None:
-        try:
-            send("letters", 1)
-        except UnknownQueue as error:
-            answers.append(str(error))
-        finally:
-            connection.close()
-
-    sender = threading.Thread(target=send_later)
+def test_who_sends_while_a_queue_is_deleted_learns_that_it_is_gone(
+    queue: Queue, elsewhere: Any, until: Any, waiters: Any
+) -> None:
     with transaction.atomic():
         operations.keep_senders_out(connection, 1)
-        sender.start()
-        wait_until_blocked()
+        sending = elsewhere(send, "letters", 1)
+        until(waiters)
         Queue.objects.filter(pk=queue.pk).delete()
-    sender.join(10)
-    assert "Unknown queue 'letters'" in answers[0]
+    with pytest.raises(UnknownQueue, match="'letters'"):
+        sending.result(30)
     assert not Delivery.objects.exists()
 
 
@@ -489,17 +480,3 @@ class holding:
     def __exit__(self, *error: object) -> None:
         self.end.set()
         self.thread.join(30)
-
-
-def wait_until_blocked() -> None:
-    """Wait until another connection waits for a lock of this one."""
-    with connection.cursor() as cursor:
-        for _ in range(2_000):
-            cursor.execute(
-                """SELECT count(*) FROM pg_locks
-                WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"""
-            )
-            if cursor.fetchone()[0]:
-                return
-            cursor.execute("SELECT pg_sleep(0.005)")
-    raise AssertionError("Nobody waits.")

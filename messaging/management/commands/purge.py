@@ -1,0 +1,44 @@
+"""Delete the messages that wait on a queue."""
+
+from argparse import ArgumentParser
+from typing import Any
+
+from messaging import control
+from messaging.management.operators import EXIT_CODES, OperatorCommand, number
+from messaging.store.operations import counted
+
+
+class Command(OperatorCommand):
+    help = (
+        "Delete what is ready and scheduled on a queue, or the dead letters that it holds. Asks "
+        f"for the queue's name first, unless --yes. What a worker is handling stays. {EXIT_CODES}"
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("queue", help="The queue's name.")
+        parser.add_argument("--dead", action="store_true", help="Its dead letters instead.")
+        parser.add_argument("--yes", action="store_true", help="Do not ask.")
+        parser.add_argument("--dry-run", action="store_true", help="Only count.")
+        super().add_arguments(parser)
+
+    def carry_out(self, options: dict[str, Any]) -> None:
+        queue, dead = options["queue"], options["dead"]
+        found = control.find_queue(queue, self.using)
+        upto = control.ceiling(self.using)
+        depth = control.depth(found, using=self.using)
+        count = depth.dead if dead else depth.ready + depth.scheduled
+        what = f"{counted(count)} {'dead letters' if dead else 'messages'} of queue {queue}"
+        if options["dry_run"]:
+            return self.answer(
+                f"Would delete {what}.", {"queue": queue, "would_purge": number(count)}
+            )
+        if count and not options["yes"]:
+            self.ask(f"This deletes {what}.", queue)
+        if dead:
+            purged = control.purge_dead(found, by=self.by, upto=upto, using=self.using)
+        else:
+            purged = control.purge(found, by=self.by, upto=upto, using=self.using)
+        return self.answer(
+            f"Deleted {purged:,} {'dead letters' if dead else 'messages'} of queue {queue}.",
+            {"queue": queue, "purged": purged},
+        )
