@@ -83,10 +83,8 @@ def consumer(
     check_queue_name(queue)
     if topic is not None:
         check_pattern(topic)
-    if transaction_size is not None and not 1 <= transaction_size <= 1000:
-        raise ValueError(
-            f"Consumer of {queue!r}: transaction_size={transaction_size!r}, use 1 to 1000."
-        )
+    if transaction_size is not None:
+        _check_count(queue, "transaction_size", transaction_size)
     _check_policies(queue, policies)
 
     def declare(function: Function) -> Function:
@@ -139,25 +137,27 @@ def _check_policies(queue: str, policies: dict[str, Any]) -> None:
             f"Queue {queue!r}: unknown option {', '.join(sorted(unknown))}. "
             f"Policies: {', '.join(sorted(POLICIES))}."
         )
-    deliveries = policies.get("max_deliveries", 1)
-    if (
-        isinstance(deliveries, bool)
-        or not isinstance(deliveries, int)
-        or not 1 <= deliveries <= 1000
-    ):
-        raise ValueError(f"Queue {queue!r}: max_deliveries={deliveries!r}, use 1 to 1000.")
+    if "max_deliveries" in policies:
+        _check_count(queue, "max_deliveries", policies["max_deliveries"])
+
+
+def _check_count(queue: str, option: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
+        raise ValueError(f"Queue {queue!r}: {option}={count!r}, use 1 to 1000.")
 
 
 def _check_function(queue: str, function: object) -> None:
-    if not callable(function):
+    if not callable(function) or inspect.isclass(function):
         raise TypeError(f"The consumer of {queue!r} is {function!r}; use a function.")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    # An object that is called may be asynchronous, or a generator, in its `__call__` alone.
+    calls = (function, function.__call__)
+    if any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls):
         raise NotSupported(
             f"The consumer of {queue!r}, {_place(function)}, is async; a consumer shares its "
             f"transaction with Django's connection and must be an ordinary function. Call async "
             f"code in it through asgiref.sync.async_to_sync."
         )
-    if inspect.isgeneratorfunction(function):
+    if any(map(inspect.isgeneratorfunction, calls)):
         raise TypeError(f"The consumer of {queue!r}, {_place(function)}, is a generator; return.")
 
 
