@@ -8,7 +8,7 @@ from django.core import mail
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from messaging import publish, send
+from messaging import control, publish, send
 from messaging.testing import drain
 from orders.models import (
     BillingEntry,
@@ -230,38 +230,48 @@ class TestAnEmptyShelf:
         assert drain("restock") == 1
 
 
-class TestACancelledOrder:
-    def redeliver(self, order):
-        """Do what a redrive of the dead letter does: deliver the same facts again."""
-        send("cancelled-orders", {"order_id": order.pk})
-        drain()
-
-    def test_is_processed_after_it_got_another_card(self, place):
+class TestARedriveOfACancelledOrder:
+    def test_processes_it_after_it_got_another_card(self, place):
         order = place(card=Card.DECLINED)
         drain()
         Order.objects.filter(pk=order.pk).update(card=Card.GOOD)
-        self.redeliver(order)
+        control.redrive_queue("cancelled-orders")
+        drain()
         assert status_of(order) == "processed"
         assert Payment.objects.filter(refunded_at=None).count() == 1
         assert StockMovement.objects.filter(order=order, returned_at=None).count() == 1
         assert len(mail.outbox) == 1
+        assert not dead_letters("cancelled-orders")
 
     def test_comes_back_while_nothing_was_put_right(self, place):
         order = place(card=Card.DECLINED)
         drain()
-        self.redeliver(order)
+        control.redrive_queue("cancelled-orders")
+        drain()
         assert status_of(order) == "cancelled"
-        assert len(dead_letters("cancelled-orders")) == 2
+        assert len(dead_letters("cancelled-orders")) == 1
 
-    def test_is_paid_again_after_its_cd_was_delivered(self, place, limited):
+    def test_charges_it_again_after_its_cd_was_delivered(self, place, limited):
         order = place(product=limited, quantity=30)
         drain("payments")
         drain()
         Product.objects.filter(pk=limited.pk).update(stock=40)
-        self.redeliver(order)
+        control.redrive_queue("cancelled-orders")
+        drain()
         assert status_of(order) == "processed"
         assert Payment.objects.filter(order=order).count() == 2
         assert Payment.objects.filter(order=order, refunded_at=None).count() == 1
+
+
+class TestARedriveOfAnUnreachablePayment:
+    def test_charges_it_when_the_card_was_changed(self, place, at_once):
+        order = place(card=Card.UNREACHABLE)
+        drain()
+        Order.objects.filter(pk=order.pk).update(card=Card.GOOD)
+        control.redrive_queue("payments")
+        drain()
+        assert status_of(order) == "processed"
+        assert Payment.objects.count() == 1
 
 
 class TestASecondDelivery:
