@@ -33,6 +33,7 @@ FIGURES_EVERY = 10  # seconds
 
 asked_to_stop = threading.Event()
 asked_again = threading.Event()
+first_asked = 0.0
 
 
 class Part:
@@ -100,7 +101,13 @@ def main() -> int:
 def _note_signal(number: int, frame: FrameType | None) -> None:
     # Noted, not raised: an exception between the start of a part and its place in the list of
     # parts would leave that part running.
-    (asked_again if asked_to_stop.is_set() else asked_to_stop).set()
+    # Within a second it is the same wish, which `make` has passed on besides the terminal.
+    global first_asked
+    if not asked_to_stop.is_set():
+        first_asked = time.monotonic()
+        asked_to_stop.set()
+    elif time.monotonic() - first_asked > 1:
+        asked_again.set()
 
 
 def prepare() -> str:

@@ -55,8 +55,11 @@ class Demo:
     def interrupt(self, number: signal.Signals) -> int:
         """Send the signal to the whole group, as a terminal does, and return the exit status."""
         os.killpg(self.process.pid, number)
+        # Make passes on what it gets, so that the demo gets some signals twice.
+        self.process.send_signal(number)
         status = self.process.wait(DEADLINE)
         self.reader.join(DEADLINE)
+        assert "is killed" not in self.output
         return status
 
     def processes(self) -> list[psutil.Process]:
