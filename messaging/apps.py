@@ -14,10 +14,16 @@ class MessagingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from .checks import check_database, check_settings, check_worker_command
+        from .checks import (
+            check_database,
+            check_declarations,
+            check_settings,
+            check_worker_command,
+        )
         from .sync import sync_after_migrate
 
         checks.register(check_settings)
+        checks.register(check_declarations)
         checks.register(check_worker_command)
         checks.register(check_database, checks.Tags.database)
         post_migrate.connect(sync_after_migrate, sender=self)

@@ -1,14 +1,17 @@
 """Check: what is misconfigured, each with the remedy."""
 
+import math
 from typing import Any
 
 from django.apps import apps
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ValidationError
 from django.core.management import get_commands
 from django.db import connections
 
 from . import conf
+from .consuming import declarations
 
 MINIMUM_POSTGRESQL = 15
 
@@ -16,6 +19,15 @@ MINIMUM_POSTGRESQL = 15
 def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report keys of MESSAGING that mean nothing, values out of range, and a wrong database."""
     found: list[checks.CheckMessage] = []
+    messaging = getattr(settings, "MESSAGING", None)
+    if messaging is not None and not isinstance(messaging, dict):
+        found.append(
+            checks.Error(
+                f"MESSAGING is a {type(messaging).__name__}.",
+                hint="Use a dict of settings, or leave it out.",
+                id="messaging.E007",
+            )
+        )
     for key, close in conf.unknown_settings().items():
         hint = f"Did you mean {close!r}?" if close else f"Known: {', '.join(conf.DEFAULTS)}."
         found.append(
@@ -23,7 +35,8 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
         )
     for key in ("MAX_BODY_BYTES", "MAX_HEADERS_BYTES", "POLL_INTERVAL"):
         value = getattr(conf, key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < math.inf:
             found.append(
                 checks.Error(
                     f"MESSAGING[{key!r}] is {value!r}.",
@@ -48,6 +61,32 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
                 id="messaging.E004",
             )
         )
+    return found
+
+
+def check_declarations(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report policies in code that the rows made from them could not hold."""
+    from .models import Queue, Topic
+
+    declared = [
+        *((Queue(name=name, **values)) for name, values in declarations.queues.items()),
+        *((Topic(name=name, **values)) for name, values in declarations.topics.items()),
+    ]
+    found: list[checks.CheckMessage] = []
+    for row in declared:
+        try:
+            row.clean_fields()
+            row.clean()
+        except ValidationError as error:
+            found += [
+                checks.Error(
+                    f"The {row._meta.verbose_name} {row.name!r} is declared with "
+                    f"{policy}={getattr(row, policy, None)!r}: {' '.join(reasons)}",
+                    hint="Change the declaration in code; the row is made from it.",
+                    id="messaging.E008",
+                )
+                for policy, reasons in error.message_dict.items()
+            ]
     return found
 
 

@@ -55,8 +55,8 @@ class UnknownName(MessagingError, ValueError):
         if close := get_close_matches(name, known, n=3, cutoff=0.6):
             return f"Did you mean {' or '.join(repr(match) for match in close)}?"
         if known:
-            shown = ", ".join(sorted(known)[:10]) + (", ..." if len(known) > 10 else "")
-            return f"Declared {self.kind}s: {shown}."
+            more = f" and {len(known) - 10:,} more" if len(known) > 10 else ""
+            return f"Declared {self.kind}s: {', '.join(sorted(known)[:10])}{more}."
         return (
             f"No {self.kind} is declared yet: declare it in consumers.py and run "
             f"`manage.py sync_messaging`, or add it in the admin."

@@ -1,0 +1,185 @@
+"""What is misconfigured is told by `manage.py check`, with the setting's name and a remedy."""
+
+import pytest
+from django.core import checks
+from django.core.management import get_commands
+from django.db import connection, connections
+
+from messaging import consumer, declare_queue, declare_topic
+from messaging.checks import check_database, check_worker_command
+
+
+def found(databases=()):
+    """Return the messages of our checks by their ids."""
+    messages = checks.run_checks(databases=databases)
+    return {
+        message.id: f"{message.msg} {message.hint}"
+        for message in messages
+        if message.id.startswith("messaging.")
+    }
+
+
+@pytest.fixture
+def alias(monkeypatch):
+    """Return a function that adds a database, like the default one but for what is given."""
+    added = []
+
+    def add(name, **changes):
+        entry = {**connections.settings["default"], **changes}
+        monkeypatch.setitem(connections.settings, name, entry)
+        added.append(name)
+
+    yield add
+    for name in added:
+        connections[name].close()
+        del connections[name]
+
+
+class TestSettings:
+    def test_nothing_is_found_where_nothing_is_wrong(self, settings):
+        del settings.MESSAGING
+        assert found() == {}
+
+    def test_an_unknown_key_is_an_error_with_a_suggestion(self, settings):
+        settings.MESSAGING = {"MAX_BODY_BYTE": 5}
+        assert found() == {
+            "messaging.E001": "Unknown setting MESSAGING['MAX_BODY_BYTE']. "
+            "Did you mean 'MAX_BODY_BYTES'?"
+        }
+
+    def test_where_nothing_is_close_the_known_keys_are_listed(self, settings):
+        settings.MESSAGING = {"COLOUR": "red"}
+        assert "Known: DATABASE, MAX_BODY_BYTES," in found()["messaging.E001"]
+
+    @pytest.mark.parametrize("key", ["MAX_BODY_BYTES", "MAX_HEADERS_BYTES", "POLL_INTERVAL"])
+    @pytest.mark.parametrize(
+        "value", [0, -1, "5", None, True, float("nan"), float("inf")], ids=repr
+    )
+    def test_a_limit_that_is_no_number_above_0_is_an_error(self, settings, key, value):
+        settings.MESSAGING = {key: value}
+        assert f"MESSAGING[{key!r}] is {value!r}." in found()["messaging.E002"]
+
+    @pytest.mark.parametrize("messaging", [[], "x", ["DATABASE"]], ids=repr)
+    def test_settings_that_are_no_dict_are_an_error(self, settings, messaging):
+        settings.MESSAGING = messaging
+        assert "Use a dict of settings" in found()["messaging.E007"]
+
+    def test_a_database_that_does_not_exist_is_an_error(self, settings):
+        settings.MESSAGING = {"DATABASE": "elsewhere"}
+        assert "'elsewhere', which is not in DATABASES. Known: default" in found()["messaging.E003"]
+
+    def test_sqlite_is_an_error_that_asks_for_postgresql_15(self, settings, alias):
+        alias("lite", ENGINE="django.db.backends.sqlite3", NAME=":memory:")
+        settings.MESSAGING = {"DATABASE": "lite"}
+        told = found()["messaging.E004"]
+        assert "DATABASES['lite'] is sqlite; messages need PostgreSQL" in told
+        assert "PostgreSQL 15 or newer" in told
+        assert check_database(databases=["lite"]) == []
+
+
+class TestDeclarations:
+    @pytest.mark.parametrize(
+        ("policies", "reason"),
+        [
+            ({"retention": 0}, "retention=0: "),
+            ({"retention": -1}, "retention=-1: "),
+            ({"retention": "7d"}, "retention='7d': “7d” value must be an integer."),
+            ({"deduplication_window": -1}, "deduplication_window=-1: "),
+            ({"backoff": "sometimes"}, "Value 'sometimes' is not a valid choice."),
+            ({"jitter": "some"}, "Value 'some' is not a valid choice."),
+            ({"backoff_base": -1}, "backoff_base=-1: "),
+            ({"backoff_cap": 10**9}, "backoff_cap=1000000000: "),
+            ({"backoff": "list"}, "The back-off “list” needs its delays."),
+            ({"backoff": "list", "backoff_delays": [1, -1]}, "-1 is no delay"),
+            ({"max_deliveries": 1, "description": "x" * 201}, "description="),
+        ],
+    )
+    def test_a_policy_that_a_queue_could_not_hold_is_an_error(self, declared, policies, reason):
+        declare_queue("invoices", **policies)
+        told = found()["messaging.E008"]
+        assert told.startswith("The queue 'invoices' is declared with ")
+        assert reason in told
+
+    def test_a_policy_that_a_topic_could_not_hold_is_an_error(self, declared):
+        declare_topic("orders.placed", retention=0)
+        assert "The topic 'orders.placed' is declared with retention=0" in found()["messaging.E008"]
+
+    def test_good_declarations_are_none(self, declared):
+        declare_topic("orders.placed", deduplication_window=None)
+        consumer("invoices", backoff="list", backoff_delays=[1, 10.5], jitter="none")(print)
+        assert found() == {}
+
+
+class TestTheWorkerCommand:
+    @pytest.mark.parametrize(
+        ("apps", "owner"),
+        [
+            (["messaging", "channels"], "messaging"),
+            (["channels", "messaging"], "channels"),
+        ],
+    )
+    def test_channels_above_messaging_is_a_warning(self, settings, apps, owner):
+        settings.INSTALLED_APPS = ["django.contrib.contenttypes", *apps]
+        get_commands.cache_clear()
+        try:
+            assert get_commands()["runworker"] == owner
+            assert [message.id for message in check_worker_command()] == (
+                ["messaging.W001"] if owner == "channels" else []
+            )
+        finally:
+            get_commands.cache_clear()
+
+    def test_ours_is_found_in_this_project(self):
+        assert get_commands()["runworker"] == "messaging"
+        assert get_commands()["messagingworker"] == "messaging"
+
+
+@pytest.mark.django_db
+class TestTheServer:
+    def test_nothing_is_found_on_a_good_one(self):
+        assert found(databases=["default"]) == {}
+
+    def test_the_server_is_asked_only_when_its_database_is_checked(self, django_assert_num_queries):
+        with django_assert_num_queries(0):
+            found()
+
+    def pretend(self, setting, value):
+        """Have the server give this answer to `current_setting` in this transaction."""
+        with connection.cursor() as cursor:
+            cursor.execute(f"""
+                CREATE SCHEMA pretended;
+                CREATE FUNCTION pretended.current_setting(name text) RETURNS text LANGUAGE sql AS $$
+                    SELECT CASE name WHEN '{setting}' THEN '{value}'
+                        ELSE pg_catalog.current_setting(name) END $$;
+                SET LOCAL search_path = pretended, pg_catalog, public;
+            """)
+
+    @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+    def test_a_server_that_may_lose_commits_is_a_warning(self, setting):
+        self.pretend(setting, "off")
+        assert found(databases=["default"]) == {
+            "messaging.W002": f"PostgreSQL runs with {setting} = off: a crash of the server loses "
+            f"messages. Set {setting} = on."
+        }
+
+    def test_commits_that_wait_for_less_than_the_disk_are_a_warning_in_this_session_too(self):
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit = off")
+        assert "synchronous_commit = off" in found(databases=["default"])["messaging.W002"]
+
+    def test_an_old_server_is_an_error(self):
+        self.pretend("server_version_num", "140012")
+        assert (
+            "PostgreSQL 14 is too old. Use PostgreSQL 15"
+            in (found(databases=["default"])["messaging.E005"])
+        )
+
+    def test_a_replica_is_an_error(self):
+        with connection.cursor() as cursor:
+            cursor.execute("""
+                CREATE SCHEMA pretended;
+                CREATE FUNCTION pretended.pg_is_in_recovery() RETURNS boolean LANGUAGE sql
+                    AS 'SELECT true';
+                SET LOCAL search_path = pretended, pg_catalog, public;
+            """)
+        assert "read-only replica" in found(databases=["default"])["messaging.E006"]
