@@ -27,15 +27,20 @@ DEFAULTS: dict[str, Any] = {
 
 def unknown_settings() -> dict[str, str | None]:
     """Return each key of ``MESSAGING`` that means nothing, with the likely intended one."""
-    given = getattr(settings, "MESSAGING", {})
     return {
         key: next(iter(get_close_matches(str(key).upper(), DEFAULTS, n=1)), None)
-        for key in given
+        for key in given()
         if key not in DEFAULTS
     }
+
+
+def given() -> dict[str, Any]:
+    """Return what the project has set; nothing, as long as it is no dict."""
+    messaging = getattr(settings, "MESSAGING", None)
+    return messaging if isinstance(messaging, dict) else {}
 
 
 def __getattr__(name: str) -> Any:
     if name not in DEFAULTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(settings, "MESSAGING", {}).get(name, DEFAULTS[name])
+    return given().get(name, DEFAULTS[name])
