@@ -1,10 +1,13 @@
 """Deliver: claim a batch and decode it, message by message."""
 
-import json
+from json import JSONDecoder
 from typing import Any
 
 from .engines import Claimed, Source
 from .messages import Delivered, Failure, Message, Outcome, Settlement
+
+# PostgreSQL writes jsonb without white space around it, which raw_decode() does not look for.
+decode = JSONDecoder().raw_decode
 
 
 def deliver(
@@ -38,12 +41,12 @@ def deliver(
 
 
 def _decode(row: Claimed, headers: str, body: str, queue: str, delivered: Delivered) -> Message:
-    decoded: dict[str, Any] = json.loads(headers) if headers != "{}" else {}
+    decoded: dict[str, Any] = decode(headers)[0] if headers != "{}" else {}
     return Message(
         id=row.message_id,
         queue=queue,
         topic=row.topic,
-        body=json.loads(body),
+        body=decode(body)[0],
         headers=decoded,
         priority=row.priority,
         attempt=row.attempt,

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
@@ -17,8 +16,7 @@ ROLLBACK = "ROLLBACK TO SAVEPOINT messaging_handler"
 RELEASE = "RELEASE SAVEPOINT messaging_handler"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Handled:
+class Handled(NamedTuple):
     """What calling the function came to: ``error`` None means that it returned.
 
     ``duration`` in seconds; ``used_database`` tells whether it ran SQL in the transaction.
@@ -48,29 +46,37 @@ class Watch:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self._connection = connection
+        self._hooks = 0
         self.touched = False
 
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         if not self.touched:
-            with self._connection.wrap_database_errors:
-                self._connection.connection.execute(SAVEPOINT)
+            self._run(SAVEPOINT)
             self.touched = True
         return execute(sql, params, many, context)
 
+    def begin(self) -> None:
+        """Be ready for the next handler."""
+        self._hooks = len(self._connection.run_on_commit)
+        self.touched = False
+
     def undo(self) -> None:
-        """Roll back what the handler did."""
+        """Roll back what the handler did, and forget what it wanted done after the commit."""
         if self.touched:
-            with self._connection.wrap_database_errors:
-                self._connection.connection.execute(ROLLBACK)
+            self._run(ROLLBACK)
         self._connection.needs_rollback = False
+        del self._connection.run_on_commit[self._hooks :]
 
     def keep(self) -> None:
-        """Keep what the handler did, and be ready for the next one."""
+        """Keep what the handler did, together with what the next one does."""
         if self.touched:
-            with self._connection.wrap_database_errors:
-                self._connection.connection.execute(RELEASE)
+            self._run(RELEASE)
+
+    def _run(self, sql: str) -> None:
+        with self._connection.wrap_database_errors:
+            self._connection.connection.execute(sql)
 
 
 def handle(
@@ -88,42 +94,45 @@ def handle(
     others run. Whatever was not called is not in the result.
     """
     handled: list[Handled] = []
-    alone = consumer.transaction_size is None
-    for message in messages:
-        if handled and not go_on():
-            break
-        if starting is not None:
-            starting(message)
-        watch = Watch(connection)
-        handled.append(_call(consumer, message, connection, watch))
-        if watch.touched and alone:
-            break
-        if watch.touched and handled[-1].error is None and len(messages) > 1:
-            watch.keep()
+    watch = Watch(connection)
+    connection.execute_wrappers.append(watch)
+    try:
+        for message in messages:
+            if handled and not go_on():
+                break
+            if starting is not None:
+                starting(message)
+            handled.append(_call(consumer.function, message, connection, watch))
+            if watch.touched:
+                if consumer.transaction_size is None:
+                    break
+                if handled[-1].error is None and len(messages) > 1:
+                    watch.keep()
+    finally:
+        connection.execute_wrappers.remove(watch)
     return handled
 
 
 def _call(
-    consumer: Consumer, message: Message, connection: BaseDatabaseWrapper, watch: Watch
+    function: Callable[[Message], Any],
+    message: Message,
+    connection: BaseDatabaseWrapper,
+    watch: Watch,
 ) -> Handled:
-    hooks = len(connection.run_on_commit)
     error: BaseException | None = None
+    watch.begin()
     started = time.perf_counter()
-    connection.execute_wrappers.append(watch)
     try:
-        consumer.function(message)
+        function(message)
     # SystemExit and the like too: a handler must not be able to end its worker.
     except BaseException as raised:
         error = raised
-    finally:
-        connection.execute_wrappers.remove(watch)
     duration = time.perf_counter() - started
     error = error or _left_broken(connection, watch)
     if error is not None:
         _check_transaction(connection, message, error)
         watch.undo()
-        del connection.run_on_commit[hooks:]
-    return Handled(message=message, error=error, duration=duration, used_database=watch.touched)
+    return Handled(message, error, duration, watch.touched)
 
 
 def _left_broken(connection: BaseDatabaseWrapper, watch: Watch) -> BaseException | None:

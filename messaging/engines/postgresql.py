@@ -51,8 +51,10 @@ class PostgreSQLEngine:
         stored: publishing.Stored,
     ) -> None:
         """Tell the workers after the commit; a lost wake-up costs latency, never a message."""
+        if not connection.in_atomic_block and not connection.get_autocommit():
+            return  # Django runs no hooks for those who commit by hand: the workers' polls find it
         arrivals = [
-            wakeup.Arrival(queue_id, outgoing.priority, None if outgoing.is_later else first, count)
+            wakeup.Arrival(queue_id, outgoing.priority, first, count)
             for queue_id, first, count in stored.placed
         ]
         transaction.on_commit(

@@ -18,6 +18,10 @@ from psycopg import errors
 from .. import conf
 from ..exceptions import MessagingError
 
+# psycopg prepares nothing while the threshold is None, which is Django's default. This one lets
+# the statements here be prepared, and no other statement of the same connection ever.
+ONLY_ON_REQUEST = 1_000_000_000
+
 Params = Mapping[str, Any] | Sequence[Any] | None
 Rows = list[tuple[Any, ...]]
 
@@ -38,8 +42,13 @@ def run(connection: BaseDatabaseWrapper, sql: LiteralString, params: Params = No
 
 
 def _execute(connection: BaseDatabaseWrapper, sql: LiteralString, params: Params) -> Rows:
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(sql, params, prepare=True)
+    raw = connection.connection
+    prepare = conf.PREPARE_STATEMENTS
+    if prepare and raw.prepare_threshold is None:
+        raw.prepare_threshold = ONLY_ON_REQUEST
+    with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
+        # Binary results: psycopg decodes them in C, where Django's text loaders are Python.
+        cursor.execute(sql, params, prepare=prepare, binary=True)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -56,7 +65,8 @@ def _execute_watched(connection: BaseDatabaseWrapper, sql: LiteralString, params
     call: Any = execute
     for wrapper in reversed(connection.execute_wrappers):
         call = partial(wrapper, call)
-    return call(sql, params, False, {"connection": connection, "cursor": None})
+    rows: Rows = call(sql, params, False, {"connection": connection, "cursor": None})
+    return rows
 
 
 def refusal(error: Exception) -> MessagingError | None:

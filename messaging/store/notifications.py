@@ -12,17 +12,23 @@ CHANNEL = "messaging"
 MAX_PAYLOAD = 7900
 
 
+# A notification is a commit like any other: it would wait for the disk, and have the publishers'
+# commits wait behind it, for something that may be lost anyway.
+FORGETFUL = "SET synchronous_commit = off"
+
+
 def connect(connection: BaseDatabaseWrapper) -> psycopg.Connection[tuple[object, ...]]:
     """Open a plain autocommit connection to the same database."""
     if conf.LISTEN_URL:
-        return psycopg.connect(
-            conf.LISTEN_URL, autocommit=True, application_name="messaging wake-up"
-        )
-    params = dict(connection.get_connection_params())
-    params.pop("cursor_factory", None)
-    params.pop("context", None)
-    params.setdefault("application_name", "messaging wake-up")
-    return psycopg.connect(**params | {"autocommit": True})
+        raw = psycopg.connect(conf.LISTEN_URL, autocommit=True)
+    else:
+        params = dict(connection.get_connection_params())
+        params.pop("cursor_factory", None)
+        params.pop("context", None)
+        params.setdefault("application_name", "messaging wake-up")
+        raw = psycopg.connect(**params | {"autocommit": True})
+    raw.execute(FORGETFUL)
+    return raw
 
 
 NOTIFY = "SELECT pg_notify(%s, %s)"

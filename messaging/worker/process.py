@@ -24,6 +24,7 @@ from ..engines import wakeup
 from ..store import workers
 from ..store.connection import connection_for
 from .allowance import Allowance
+from .bell import Bell
 from .configuration import Configuration
 from .listener import Listener
 from .runner import Runner
@@ -36,6 +37,7 @@ CONFIGURE_EVERY = 1.0
 COUNT_EVERY = 1.0
 BEAT_EVERY = 3.0
 DUE_EVERY = 1.0
+RETRY_DUE = 0.1
 PRUNE_EVERY = 3600.0
 
 
@@ -56,12 +58,18 @@ class Process:
     """The inside of a worker process."""
 
     def __init__(
-        self, options: Options, slots: Slots, slot_numbers: Sequence[int], allowance: Allowance
+        self,
+        options: Options,
+        slots: Slots,
+        slot_numbers: Sequence[int],
+        allowance: Allowance,
+        *,
+        parent: int,
     ) -> None:
         self._options = options
         self._slots = slots
         self._slot_numbers = slot_numbers
-        self._parent = os.getppid()
+        self._parent = parent
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._tally = Tally()
         self._configuration = Configuration(options.consumers, options.using)
@@ -74,14 +82,15 @@ class Process:
                 slots=slots,
                 slot=slot,
                 tally=self._tally,
-                allowance=allowance,
+                allowance=allowance.of_slot(slot),
                 drain=options.drain,
             )
             for slot in slot_numbers
         ]
         self._threads: list[threading.Thread] = []
         self._broken: BaseException | None = None
-        self._tick = threading.Event()
+        self._bell = Bell()
+        self._asked_to_stop = False
         self._stop_at: float | None = None
         self._due_at = dict.fromkeys(("configure", "count", "beat", "promote"), 0.0)
         # Spread over the workers, and never at the start of all of them.
@@ -89,9 +98,15 @@ class Process:
 
     def run(self) -> int:
         """Work until told to stop or drained; return the exit code."""
-        self._obey_signals()
-        listener = Listener(self._options.using, self._arrived, self._configuration.expire)
-        self._wait_for_configuration()
+        with self._bell.rung_by_signals():
+            self._obey_signals()
+            self._wait_for_configuration()
+            self._work()
+        return 0 if self._broken is None else 1
+
+    def _work(self) -> None:
+        self._check_end()
+        listener = Listener(self._options.using, self._arrived, self._changed)
         if not self._options.drain:
             listener.start()
         for number, runner in enumerate(self._runners):
@@ -103,17 +118,21 @@ class Process:
             thread.start()
         signals.worker_started.send_robust(type(self), name=self.name)
         while any(thread.is_alive() for thread in self._threads):
-            if self._stop_at is not None and time.monotonic() > self._stop_at:
-                self._abandon()
-            if self._stop_at is None and os.getppid() != self._parent:
-                logger.warning("Worker stops, its supervisor is gone worker=%s", self.name)
-                self._stop()
+            self._check_end()
             self._keep_house()
-            self._tick.wait(self._pause())
-            self._tick.clear()
+            self._bell.wait(self._pause())
         listener.stop()
         self._sign_off()
-        return 0 if self._broken is None else 1
+
+    def _check_end(self) -> None:
+        """Stop when asked to, or when the supervisor is gone; abandon when the grace is over."""
+        if self._stop_at is not None and time.monotonic() > self._stop_at:
+            self._abandon()
+        if self._asked_to_stop:
+            self._stop()
+        elif os.getppid() != self._parent and self._stop_at is None:
+            logger.warning("Worker stops, its supervisor is gone worker=%s", self.name)
+            self._stop()
 
     def _run_runner(self, runner: Runner) -> None:
         try:
@@ -121,9 +140,9 @@ class Process:
         except BaseException as error:
             logger.exception("Worker thread broke worker=%s", self.name)
             self._broken = error
-            self._stop()
+            self._asked_to_stop = True
         finally:
-            self._tick.set()
+            self._bell.ring()
 
     def _obey_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_stop_signal)
@@ -131,18 +150,17 @@ class Process:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with contextlib.suppress(AttributeError, ValueError, OSError):
             faulthandler.register(signal.SIGQUIT)
+        # Held back since before the fork.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
 
     def _on_stop_signal(self, number: int, frame: object) -> None:
-        if self._stop_at is not None:
-            self._abandon()
-        self._stop()
+        self._asked_to_stop = True
 
     def _stop(self) -> None:
         if self._stop_at is None:
             self._stop_at = time.monotonic() + self._options.grace
-        for runner in self._runners:
-            runner.stop()
-        self._tick.set()
+            for runner in self._runners:
+                runner.stop()
 
     def _abandon(self) -> None:
         """End now: the database rolls back what is unfinished, and nothing is counted."""
@@ -155,8 +173,12 @@ class Process:
         for runner in self._runners:
             runner.notice(arrivals)
 
+    def _changed(self) -> None:
+        self._configuration.expire()
+        self._bell.ring()
+
     def _wait_for_configuration(self) -> None:
-        while self._stop_at is None:
+        while not self._asked_to_stop:
             try:
                 self._configuration.refresh()
                 return
@@ -167,7 +189,7 @@ class Process:
                     signals.printable(error, 200),
                 )
                 connections.close_all()
-                self._tick.wait(random.uniform(0.5, 2.0))  # noqa: S311 - spreads reconnects
+                self._bell.wait(random.uniform(0.5, 2.0))  # noqa: S311 - spreads reconnects
 
     def _keep_house(self) -> None:
         try:
@@ -210,6 +232,9 @@ class Process:
             wakeup.announce(connection_for(self._options.using), arrivals)
         due_in = 0.0 if more else maintenance.seconds_until_due(self._options.using)
         if due_in is not None:
+            if due_in <= 0 and not arrivals:
+                # Somebody holds a lock on what is due: no reason to run in circles.
+                due_in = RETRY_DUE
             at = time.monotonic() + max(0.0, due_in)
             self._due_at["promote"] = min(self._due_at["promote"], at)
 

@@ -1,0 +1,1 @@
+"""Benchmarks: our paths beside plain SQL, interleaved on the same server."""

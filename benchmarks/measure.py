@@ -1,0 +1,141 @@
+"""Measure one workload at a time; each function returns messages a second."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from django.db import connection, transaction
+
+from messaging import send, send_many
+
+BODY = {
+    "order_id": 48213,
+    "customer_id": 2111,
+    "total": "29.33",
+    "currency": "USD",
+    "lines": [{"sku": "CD-0091", "quantity": 2}, {"sku": "CD-0107", "quantity": 1}],
+    "note": "x" * 40,
+}
+QUEUE = "bench-nothing"
+DEADLINE = 60.0
+
+
+@contextmanager
+def plain() -> Iterator[psycopg.Connection]:
+    """Give a psycopg connection to the same database, without Django."""
+    params = connection.get_connection_params() | {"prepare_threshold": 5}
+    for name in ("cursor_factory", "context"):
+        params.pop(name, None)
+    with psycopg.connect(**params | {"autocommit": True}) as raw:
+        yield raw
+
+
+def raw_insert(count: int) -> float:
+    """Insert rows one by one with psycopg, one commit each."""
+    text = json.dumps(BODY)
+    sql = "INSERT INTO bench_raw (queue_id, body) VALUES (%s, %s::jsonb)"
+    with plain() as raw:
+        raw.execute("TRUNCATE bench_raw")
+        started = time.perf_counter()
+        for _ in range(count):
+            raw.execute(sql, (1, text), prepare=True)
+        return count / (time.perf_counter() - started)
+
+
+def publish_one_by_one(count: int) -> float:
+    """Send messages one by one through the public API, one `atomic()` block each."""
+    started = time.perf_counter()
+    for _ in range(count):
+        with transaction.atomic():
+            send(QUEUE, BODY)
+    rate = count / (time.perf_counter() - started)
+    empty()
+    return rate
+
+
+def raw_delete(count: int) -> float:
+    """Take preloaded rows in batches of 100 with DELETE and SKIP LOCKED, and decode them."""
+    text = json.dumps(BODY)
+    take = """
+        DELETE FROM bench_raw WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM bench_raw ORDER BY id LIMIT 100 FOR UPDATE SKIP LOCKED))
+        RETURNING id, body::text
+    """
+    with plain() as raw:
+        raw.execute("TRUNCATE bench_raw")
+        raw.execute(
+            "INSERT INTO bench_raw (queue_id, body) SELECT 1, %s::jsonb FROM generate_series(1, %s)",
+            (text, count),
+        )
+        settle_down(raw)
+        started = time.perf_counter()
+        taken = 0
+        while rows := raw.execute(take, prepare=True).fetchall():
+            for _, body in rows:
+                json.loads(body)
+            taken += len(rows)
+        rate = taken / (time.perf_counter() - started)
+    assert taken == count
+    return rate
+
+
+def one_worker(count: int) -> float:
+    """Work off preloaded messages with `runworker --processes 1` and a handler that does nothing.
+
+    The clock starts when the paused queue is resumed and stops when nothing is left.
+    """
+    from messaging import control
+
+    empty()
+    control.pause(QUEUE)
+    for start in range(0, count, 1_000):
+        send_many(QUEUE, [BODY] * min(1_000, count - start))
+    worker = subprocess.Popen(
+        [sys.executable, "manage.py", "runworker", QUEUE, "--processes", "1"],
+        env=os.environ,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with plain() as raw:
+            settle_down(raw)
+            # A look-up of the last one: a search for any would walk over all that are gone.
+            last = "(queue_id, priority, id) = ({}, {}, {})".format(
+                *raw.execute(
+                    "SELECT queue_id, priority, id FROM messaging_delivery ORDER BY id DESC LIMIT 1"
+                ).fetchone()
+            )
+            until(raw, "SELECT count(*) = 1 FROM messaging_worker")
+            started = time.perf_counter()
+            control.resume(QUEUE)
+            until(raw, f"SELECT NOT EXISTS (SELECT FROM messaging_delivery WHERE {last})")
+            rate = count / (time.perf_counter() - started)
+    finally:
+        worker.terminate()
+        worker.wait()
+    return rate
+
+
+def until(raw: psycopg.Connection, condition: str) -> None:
+    """Wait until a query says so."""
+    deadline = time.monotonic() + DEADLINE
+    while not raw.execute(condition).fetchone()[0]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"Not within {DEADLINE:.0f} s: {condition}")
+        time.sleep(0.002)
+
+
+def settle_down(raw: psycopg.Connection) -> None:
+    """Leave no vacuum, statistics or dirty pages of the preparation to the measurement."""
+    raw.execute("VACUUM ANALYZE")
+    raw.execute("CHECKPOINT")
+
+
+def empty() -> None:
+    """Remove all messages."""
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE messaging_message, messaging_delivery, messaging_worker")
