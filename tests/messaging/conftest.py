@@ -18,6 +18,15 @@ WAITERS = """
 
 
 @pytest.fixture
+def bare(db: None) -> None:
+    """Start without the queues, topics and subscriptions that other apps declare."""
+    Subscription.objects.all().delete()
+    Topic.objects.all().delete()
+    Queue.objects.update(dead_letter_queue=None)
+    Queue.objects.all().delete()
+
+
+@pytest.fixture
 def queue(db: None) -> Callable[..., Queue]:
     """Return a function that creates a queue with the policies given."""
 
