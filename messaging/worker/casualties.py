@@ -47,10 +47,13 @@ class Casualties:
         """The slots that are still taken."""
         return {casualty.slot for casualty in self._pending}
 
-    def add(self, slot: int, exit_code: int | None, worker: str) -> None:
-        """Take note of what a thread of a dead process was running, if anything."""
-        if delivered := self._slots.running(slot):
-            self._pending.append(Casualty(slot, delivered, _how(exit_code), worker))
+    def add(self, slot: int, exit_code: int | None, worker: str) -> bool:
+        """Take note of what a thread of a dead process was running; return whether it was."""
+        delivered = self._slots.running(slot)
+        if delivered is None:
+            return False
+        self._pending.append(Casualty(slot, delivered, _how(exit_code), worker))
+        return True
 
     def settle(self) -> None:
         """Count those whose deliveries can be taken now; the others wait for the next call."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import faulthandler
+import gc
 import json
 import logging
 import os
@@ -100,6 +101,8 @@ class Process:
         """Work until told to stop or drained; return the exit code."""
         with self._bell.rung_by_signals():
             self._obey_signals()
+            # What is loaded stays: the collector need not walk over it for every few messages.
+            gc.freeze()
             self._wait_for_configuration()
             self._work()
         return 0 if self._broken is None else 1

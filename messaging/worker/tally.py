@@ -19,7 +19,7 @@ class Tally:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: dict[int, Counter[str]] = defaultdict(Counter)
-        self._busy: Counter[int] = Counter()
+        self._busy: defaultdict[int, float] = defaultdict(float)
         self._running: Counter[str] = Counter()
         self.handled = 0
         self.failed = 0
@@ -53,7 +53,7 @@ class Tally:
         """Return (queue, acknowledged, failed, dead, busy seconds) rows, and start anew."""
         with self._lock:
             counts, self._counts = self._counts, defaultdict(Counter)
-            busy, self._busy = self._busy, Counter()
+            busy, self._busy = self._busy, defaultdict(float)
         return [
             (queue_id, each["acknowledged"], each["failed"], each["dead"], busy[queue_id])
             for queue_id, each in counts.items()

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from messaging import conf
@@ -73,8 +73,13 @@ class Command(BaseCommand):
                 "No consumer is declared. Put @consumer functions into consumers.py of an app in "
                 "INSTALLED_APPS."
             )
-        self._check_migrated()
-        synchronise()
+        try:
+            self._check_migrated()
+            synchronise()
+        except OperationalError as error:
+            raise CommandError(
+                f"The database of messaging does not answer: {error}\nStart it, or correct DATABASES."
+            ) from error
         worker = Options(
             consumers=consumers,
             processes=options["processes"],
