@@ -1,6 +1,13 @@
 """Addresses of the operators' pages."""
 
-from django.urls import URLPattern
+from django.urls import path
+
+from . import views
 
 app_name = "messaging"
-urlpatterns: list[URLPattern] = []
+urlpatterns = [
+    path("", views.overview, name="overview"),
+    path("live/", views.live, name="live"),
+    path("queues/<str:name>/pause/", views.pause, name="pause"),
+    path("queues/<str:name>/resume/", views.resume, name="resume"),
+]

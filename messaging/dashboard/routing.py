@@ -1,0 +1,34 @@
+"""Route WebSocket connections to the live page, from pages of this site only.
+
+``config/asgi.py`` serves :data:`websocket_application` for the protocol "websocket".
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from channels.security.websocket import AllowedHostsOriginValidator, WebsocketDenier
+from channels.sessions import SessionMiddlewareStack
+from django.urls import NoReverseMatch, reverse
+
+from .sockets import LiveSocket
+
+Scope = dict[str, Any]
+
+
+async def route(scope: Scope, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+    """Hand the connection to the live page's socket, or refuse an address that nobody has."""
+    socket = LiveSocket if _is_live_page(scope["path"]) else WebsocketDenier
+    application: Callable[..., Awaitable[None]] = socket.as_asgi()
+    await application(scope, receive, send)
+
+
+def _is_live_page(path: str) -> bool:
+    # Reversed when it is asked for, so that the pages may be mounted anywhere.
+    try:
+        return path.endswith(reverse("messaging:live"))
+    except NoReverseMatch:
+        return False
+
+
+# The session alone: the socket looks up the user itself, at first and again and again.
+websocket_application = AllowedHostsOriginValidator(SessionMiddlewareStack(route))

@@ -1,0 +1,137 @@
+"""Read the topic messages of the log that became visible between two snapshots."""
+
+import json
+from collections.abc import Collection
+from typing import Any, NamedTuple, Protocol
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .connection import run
+
+# What a preview of a body may show, characters; a stored body of more bytes is not unpacked for it.
+PREVIEW = 200
+LARGE = 8_192
+COUNTED = 10_000
+
+
+class Snapshot(Protocol):
+    """Which transactions a reader has seen: those below ``xmax`` but for the ``running`` ones."""
+
+    @property
+    def xmax(self) -> int: ...
+
+    @property
+    def running(self) -> Collection[int]: ...
+
+
+class Seen(NamedTuple):
+    """What one statement saw: its snapshot, the database's clock, and the newest messages.
+
+    ``rows`` are [id, transaction, topic, published at, body] in the order of (transaction, id);
+    ``retention`` is the shortest of the topics read, seconds, or None.
+    """
+
+    snapshot: str
+    at: int
+    retention: int | None
+    rows: list[list[Any]]
+
+
+# Every reference to pg_current_snapshot() is the statement's own snapshot, so that what the rows
+# show and what the snapshot says agree. A few look-ups a topic find the newest rows by the index;
+# bodies are read only of those that are returned.
+_NEWEST = """
+    SELECT pg_current_snapshot()::text, extract(epoch FROM statement_timestamp())::bigint,
+        (SELECT min(retention) FROM messaging_topic
+         WHERE %(topic)s::text IS NULL OR name = %(topic)s),
+        coalesce((
+            SELECT json_agg(json_build_array(
+                message.id, message.transaction::text, newest.name,
+                extract(epoch FROM message.published_at),
+                CASE WHEN pg_column_size(message.body) <= %(large)s
+                    THEN left(message.body::text, %(preview)s) END
+            ) ORDER BY message.transaction, message.id)
+            FROM (
+                SELECT topic.name, found.id
+                FROM messaging_topic AS topic CROSS JOIN LATERAL ({found}) AS found
+                WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s
+                ORDER BY found.transaction DESC, found.id DESC LIMIT %(limit)s
+            ) AS newest
+            JOIN messaging_message AS message ON message.id = newest.id
+        ), '[]')::text
+"""
+# The upper bound leaves out rows that were restored from another server, whose transactions lie
+# in this one's future.
+_LATEST = """
+    SELECT log.id, log.transaction FROM messaging_message AS log
+    WHERE log.topic_id = topic.id AND log.transaction < pg_snapshot_xmax(pg_current_snapshot())
+    ORDER BY log.transaction DESC, log.id DESC LIMIT %(limit)s
+"""
+# What a snapshot has not seen: transactions from its xmax on, and those that ran and have ended.
+# Asking for all from its xmin on would read, each time, whatever was published since the oldest
+# transaction of the whole server began.
+_ENDED = """
+    ARRAY(SELECT ended FROM unnest(%(running)s::text[]::xid8[]) AS ended
+          WHERE pg_visible_in_snapshot(ended, {now}))
+"""
+_SINCE = """
+    (SELECT log.id, log.transaction FROM messaging_message AS log
+     WHERE log.topic_id = topic.id AND log.transaction >= %(xmax)s::text::xid8
+        AND log.transaction < pg_snapshot_xmax({now})
+        AND pg_visible_in_snapshot(log.transaction, {now})
+     ORDER BY log.transaction DESC, log.id DESC LIMIT %(limit)s)
+    UNION ALL
+    (SELECT log.id, log.transaction FROM messaging_message AS log
+     WHERE log.topic_id = topic.id AND log.transaction = ANY ({ended})
+     ORDER BY log.transaction DESC, log.id DESC LIMIT %(limit)s)
+"""
+
+
+def _since(now: str) -> str:
+    return _SINCE.format(now=now, ended=_ENDED.format(now=now))
+
+
+LATEST: Any = _NEWEST.format(found=_LATEST)
+SINCE: Any = _NEWEST.format(found=_since("pg_current_snapshot()"))
+
+
+def latest(connection: BaseDatabaseWrapper, *, topic: str | None, limit: int) -> Seen:
+    """Return the newest messages of a topic, or of all."""
+    return _seen(connection, LATEST, {"topic": topic, "limit": limit})
+
+
+def since(
+    connection: BaseDatabaseWrapper, seen: Snapshot, *, topic: str | None, limit: int
+) -> Seen:
+    """Return the newest of the messages that a snapshot has not seen."""
+    return _seen(connection, SINCE, {"topic": topic, "limit": limit, **_params(seen)})
+
+
+def _seen(connection: BaseDatabaseWrapper, sql: Any, params: dict[str, Any]) -> Seen:
+    # One character more than is shown tells that there is more.
+    params |= {"preview": PREVIEW + 1, "large": LARGE}
+    snapshot, at, retention, rows = run(connection, sql, params)[0]
+    return Seen(snapshot, at, retention, json.loads(rows))
+
+
+# Put together from the constants above.
+COUNT: Any = (  # noqa: S608
+    "SELECT count(*) FROM (SELECT FROM messaging_topic AS topic "
+    f"CROSS JOIN LATERAL ({_since('%(upto)s::pg_snapshot')}) AS found "
+    "WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s LIMIT %(limit)s) AS bounded"
+)
+
+
+def count(connection: BaseDatabaseWrapper, seen: Snapshot, upto: str, *, topic: str | None) -> int:
+    """Count the messages between two snapshots; one more than COUNTED stands for more."""
+    params = {"topic": topic, "upto": upto, "limit": COUNTED + 1, **_params(seen)}
+    return int(run(connection, COUNT, params)[0][0])
+
+
+def topic_exists(connection: BaseDatabaseWrapper, name: str) -> bool:
+    """Tell whether there is a topic of this name."""
+    return bool(run(connection, "SELECT 1 FROM messaging_topic WHERE name = %s", (name,)))
+
+
+def _params(seen: Snapshot) -> dict[str, Any]:
+    return {"xmax": str(seen.xmax), "running": [str(number) for number in seen.running]}
