@@ -7,7 +7,7 @@ from .store import deliveries, retention
 from .store.connection import connection_for
 
 PROMOTE_BATCH = 1_000
-PRUNE_BATCH = 1_000
+PRUNE_BATCH = 10_000
 
 
 def promote_due(using: str | None = None) -> tuple[list[wakeup.Arrival], bool]:

@@ -5,16 +5,23 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .connection import run
 
 # Walks the log from its head in the order of ids, up to where nothing can be old enough. A message
-# that still waits on a queue stays, however old it is.
+# that still waits on a queue stays, however old it is. The failed attempts of one that goes are
+# forgotten too, unless a dead letter still tells of them.
+#
+# One worker does it at a time; the others find nothing. Each batch looks through all that waits, so
+# batches are large.
 LOG = """
-    WITH horizon AS MATERIALIZED (
+    WITH allowed AS MATERIALIZED (
+        SELECT pg_try_advisory_xact_lock(hashtext('messaging_retention'), 0) AS mine
+    ),
+    horizon AS MATERIALIZED (
         SELECT statement_timestamp() - least(
             (SELECT min(retention) FROM messaging_queue),
             (SELECT min(retention) FROM messaging_topic)) * interval '1 second' AS at
     ),
     batch AS MATERIALIZED (
-        SELECT id, queue_id, topic_id, published_at FROM messaging_message
-        WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
+        SELECT id, queue_id, topic_id, published_at FROM messaging_message, allowed
+        WHERE allowed.mine AND id > %(after)s ORDER BY id LIMIT %(limit)s
     ),
     old AS MATERIALIZED (
         SELECT batch.id FROM batch
@@ -31,6 +38,11 @@ LOG = """
         AND NOT EXISTS (
             SELECT FROM messaging_scheduled AS waiting WHERE waiting.message_id = old.id)
         RETURNING message.id
+    ),
+    forgotten AS (
+        DELETE FROM messaging_attempt AS attempt USING gone
+        WHERE attempt.message_id = gone.id
+        AND NOT EXISTS (SELECT FROM messaging_deadletter AS dead WHERE dead.message_id = gone.id)
     )
     SELECT (SELECT count(*) FROM gone),
         (SELECT max(batch.id) FROM batch, horizon
