@@ -13,9 +13,10 @@ from ..signals import logger, printable
 if TYPE_CHECKING:
     from django.contrib.admin.models import LogEntry
     from django.contrib.auth.base_user import AbstractBaseUser
+    from django.contrib.auth.models import AnonymousUser
 
 # A user, or the name of who or what acts otherwise.
-Operator: TypeAlias = Union["AbstractBaseUser", str]
+Operator: TypeAlias = Union["AbstractBaseUser", "AnonymousUser", str]
 
 
 @dataclass(slots=True)

@@ -25,10 +25,8 @@ class Depth(NamedTuple):
     dead_elsewhere: int = 0
 
     def __str__(self) -> str:
-        numbers = self._asdict().items()
-        parts = [
-            f"{counted(number)} {name.replace('_', ' ')}" for name, number in numbers if number
-        ]
+        kinds = ("ready", "scheduled", "dead letters held", "dead letters held elsewhere")
+        parts = [f"{counted(n)} {kind}" for n, kind in zip(self, kinds, strict=True) if n]
         return ", ".join(parts) or "none"
 
 
@@ -245,3 +243,15 @@ def keep_senders_out(connection: BaseDatabaseWrapper, seconds: float) -> None:
             raise TimeoutError from error
         raise
     run(connection, LOCK_TIMEOUT, (before,))
+
+
+def was_cancelled(error: OperationalError) -> bool:
+    """Tell whether the server gave a statement up because it took too long."""
+    return isinstance(error.__cause__, errors.QueryCanceled)
+
+
+def limit_time(connection: BaseDatabaseWrapper, seconds: float) -> None:
+    """Have the server give up each statement of this transaction that takes longer."""
+    run(
+        connection, "SELECT set_config('statement_timeout', %s, true)", (f"{seconds * 1000:.0f}ms",)
+    )

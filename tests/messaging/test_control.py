@@ -350,7 +350,7 @@ def serve(queue: Queue) -> None:
     [
         (fill_ready, "3 ready"),
         (fill_scheduled, "1 scheduled"),
-        (fill_dead, "2 dead elsewhere"),
+        (fill_dead, "2 dead letters held elsewhere"),
         (serve, "1 worker processes, such as w1"),
     ],
 )

@@ -1,0 +1,22 @@
+"""Admin: edit queues, topics and subscriptions; see messages, and carry out operators' verbs."""
+
+from .deadletters import DeadLetterAdmin
+from .idempotency import IdempotencyAdmin
+from .messages import AttemptAdmin, MessageAdmin
+from .queues import QueueAdmin
+from .scheduled import ScheduledAdmin
+from .subscriptions import SubscriptionAdmin
+from .topics import TopicAdmin
+from .workers import WorkerAdmin
+
+__all__ = [
+    "AttemptAdmin",
+    "DeadLetterAdmin",
+    "IdempotencyAdmin",
+    "MessageAdmin",
+    "QueueAdmin",
+    "ScheduledAdmin",
+    "SubscriptionAdmin",
+    "TopicAdmin",
+    "WorkerAdmin",
+]

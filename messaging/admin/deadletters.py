@@ -1,0 +1,167 @@
+"""Dead letters: see why a message failed, redrive it or discard it."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import truncatechars
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from .. import control
+from ..models import Attempt, DeadLetter, Message, Queue, Topic
+from .lists import NewestChoicesFilter, RecordAdmin, RelatedFilter, search_by_number
+from .operations import Operation, OperationsAdmin
+from .payloads import PayloadAdmin, shown
+
+# So many failed attempts are shown, the newest.
+ATTEMPTS = 50
+
+REDRIVE = Operation(
+    name="redrive",
+    permission="redrive_deadletter",
+    label=gettext_lazy("Redrive"),
+    explanation=gettext_lazy(
+        "Each goes back to the queue that it comes from, and is delivered as if it were new."
+    ),
+    run=lambda selection: control.redrive(selection.ids, by=selection.by),
+    done=lambda count: (
+        ngettext(
+            "%d dead letter is on its queue again.",
+            "%d dead letters are on their queues again.",
+            count,
+        )
+        % count
+    ),
+)
+DISCARD = Operation(
+    name="discard",
+    permission="redrive_deadletter",
+    label=gettext_lazy("Discard"),
+    explanation=gettext_lazy("Each is deleted with its payload, and nothing brings it back."),
+    run=lambda selection: control.discard(selection.ids, by=selection.by),
+    done=lambda count: (
+        ngettext("%d dead letter was deleted.", "%d dead letters were deleted.", count) % count
+    ),
+)
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
+    search_fields = ("message_id", "fingerprint")
+    search_help_text = gettext_lazy("The id of a message or of a dead letter, or a fingerprint.")
+    list_filter = (
+        ("origin", RelatedFilter),
+        ("queue", RelatedFilter),
+        ("reason", NewestChoicesFilter),
+    )
+    operations = (REDRIVE, DISCARD)
+    actions = ("redrive", "discard")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return with_names(super().get_queryset(request), "queue", "origin", "topic")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet, search_term: str
+    ) -> tuple[QuerySet, bool]:
+        if not search_term:
+            return queryset, False
+        found = Q(fingerprint=search_term.strip())
+        if (number := search_by_number(search_term)) is not None:
+            found |= Q(message_id=number) | Q(pk=number)
+        return queryset.filter(found), False
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        first = ("id", "origin_name", "error", "summary", "reason", "attempts", "died_at")
+        return (*first, "body_preview") if self.may_see_payloads(request) else first
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        failure = ["reason", "error", "description_shown", "attempts", "died_at", "fingerprint"]
+        message = ["message", "topic_name", "priority", "ordering_key", "published_at"]
+        if self.may_see_payloads(request):
+            message += ["body_shown", "headers_shown"]
+        return [
+            (None, {"fields": ["origin_name", "held_in"]}),
+            (_("Failure"), {"fields": [*failure, "history", "traceback_shown"]}),
+            (_("Message"), {"fields": message}),
+        ]
+
+    @admin.display(description=gettext_lazy("from queue"), empty_value="?")
+    def origin_name(self, dead: Any) -> str:
+        return dead.origin_name or _("(no longer exists)")
+
+    @admin.display(description=gettext_lazy("held in"))
+    def held_in(self, dead: Any) -> str:
+        return dead.queue_name or _("(no longer exists)")
+
+    @admin.display(description=gettext_lazy("topic"))
+    def topic_name(self, dead: Any) -> Any:
+        return dead.topic_name
+
+    @admin.display(description=gettext_lazy("description"))
+    def summary(self, dead: DeadLetter) -> str:
+        return truncatechars(shown(dead.description), 80)
+
+    @admin.display(description=gettext_lazy("description"))
+    def description_shown(self, dead: DeadLetter) -> SafeString:
+        return preformatted(dead.description)
+
+    @admin.display(description=gettext_lazy("traceback"))
+    def traceback_shown(self, dead: DeadLetter) -> SafeString:
+        return preformatted(dead.traceback)
+
+    @admin.display(description=gettext_lazy("message"))
+    def message(self, dead: DeadLetter) -> SafeString | int:
+        if not Message.objects.filter(pk=dead.message_id).exists():
+            return dead.message_id
+        url = self.address("change", dead.message_id, model="message")
+        return format_html('<a href="{}">{}</a>', url, dead.message_id)
+
+    @admin.display(description=gettext_lazy("failed attempts"))
+    def history(self, dead: DeadLetter) -> SafeString:
+        return attempts_of(dead.message_id)
+
+    def describe(self, row: Any) -> str:
+        origin = row.origin_name or _("a queue that no longer exists")
+        parts = {"id": row.pk, "queue": origin, "error": row.error or row.get_reason_display()}
+        return _("Dead letter %(id)d from %(queue)s: %(error)s") % parts
+
+    def has_redrive_permission(self, request: HttpRequest) -> bool:
+        return self.may(request, "redrive_deadletter")
+
+    @admin.action(
+        description=gettext_lazy("Redrive selected dead letters"), permissions=["redrive"]
+    )
+    def redrive(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
+        return self.ask(request, REDRIVE, rows)
+
+    @admin.action(
+        description=gettext_lazy("Discard selected dead letters"), permissions=["redrive"]
+    )
+    def discard(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
+        return self.ask(request, DISCARD, rows)
+
+
+def with_names(rows: QuerySet, *relations: str) -> QuerySet:
+    """Add the names of related queues and topics, which may be gone: nothing constrains them."""
+    for relation in relations:
+        model = Topic if relation == "topic" else Queue
+        names = model.objects.filter(pk=OuterRef(f"{relation}_id")).order_by().values("name")
+        rows = rows.annotate(**{f"{relation}_name": Subquery(names)})
+    return rows
+
+
+def attempts_of(message_id: int) -> SafeString:
+    """Return the failed attempts of a message as HTML, the newest first."""
+    attempts = with_names(Attempt.objects.filter(message_id=message_id), "queue")
+    context = {"attempts": list(attempts.order_by("-id")[:ATTEMPTS]), "limit": ATTEMPTS}
+    return render_to_string("admin/messaging/_attempts.html", context)
+
+
+def preformatted(text: str) -> SafeString:
+    """Return text as it stands, as HTML."""
+    return render_to_string("admin/messaging/_payload.html", {"text": shown(text)})

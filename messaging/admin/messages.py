@@ -1,0 +1,117 @@
+"""Messages: see the log, and what failed on the way."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..models import Attempt, DeadLetter, Message
+from .deadletters import attempts_of, preformatted, with_names
+from .lists import NewestRelatedFilter, RecordAdmin, search_by_number
+from .payloads import PayloadAdmin
+
+
+class NumberedAdmin(RecordAdmin):
+    """Search by the id of a message alone, which has an index."""
+
+    search_fields = ("id",)
+    search_help_text = gettext_lazy("The id of a message.")
+    message_field = "pk"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet, search_term: str
+    ) -> tuple[QuerySet, bool]:
+        if not search_term:
+            return queryset, False
+        number = search_by_number(search_term)
+        if number is None:
+            return queryset.none(), False
+        return queryset.filter(**{self.message_field: number}), False
+
+
+@admin.register(Message)
+class MessageAdmin(PayloadAdmin, NumberedAdmin):
+    list_filter = (("topic", NewestRelatedFilter), ("queue", NewestRelatedFilter))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return with_names(super().get_queryset(request), "queue", "topic")
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        first = ("id", "published_at", "sent_to", "ordering_key")
+        return (*first, "body_preview") if self.may_see_payloads(request) else first
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        first = ("sent_to", "published_at", "ordering_key", "whereabouts", "history")
+        if self.may_see_payloads(request):
+            return (*first, "body_shown", "headers_shown")
+        return first
+
+    @admin.display(description=gettext_lazy("sent to"))
+    def sent_to(self, message: Any) -> str:
+        if message.topic_id is not None:
+            return _("topic %s") % (message.topic_name or _("(no longer exists)"))
+        return _("queue %s") % (message.queue_name or _("(no longer exists)"))
+
+    @admin.display(description=gettext_lazy("now"))
+    def whereabouts(self, message: Message) -> SafeString | str:
+        dead = DeadLetter.objects.filter(message_id=message.pk).defer("body", "headers")
+        found = list(with_names(dead.order_by("id"), "origin", "queue")[:10])
+        if not found:
+            return _("Handled, or on its way: no dead letter of it exists.")
+        parts = (
+            (
+                self.address("change", each.pk, model="deadletter"),
+                each.origin_name or "?",
+                each.queue_name or "?",
+            )
+            for each in found
+        )
+        text = _('<a href="{}">Dead letter</a> of queue {}, held in {}.')
+        return format_html_join(SafeString("<br>"), text, parts)
+
+    @admin.display(description=gettext_lazy("failed attempts"))
+    def history(self, message: Message) -> SafeString:
+        return attempts_of(message.pk)
+
+
+@admin.register(Attempt)
+class AttemptAdmin(NumberedAdmin):
+    message_field = "message_id"
+    list_display = (
+        "id",
+        "message_id",
+        "queue_name",
+        "attempt",
+        "outcome",
+        "error",
+        "worker",
+        "failed_at",
+    )
+    fields = (
+        "message_id",
+        "queue_name",
+        "attempt",
+        "outcome",
+        "failed_at",
+        "duration",
+        "worker",
+        "error",
+        "description",
+        "traceback_shown",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        return with_names(super().get_queryset(request), "queue")
+
+    @admin.display(description=gettext_lazy("queue"))
+    def queue_name(self, attempt: Any) -> str:
+        return attempt.queue_name or _("(no longer exists)")
+
+    @admin.display(description=gettext_lazy("traceback"))
+    def traceback_shown(self, attempt: Attempt) -> SafeString:
+        return preformatted(attempt.traceback)

@@ -1,0 +1,50 @@
+"""Topics: edit them, and publish test messages."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.postgres.expressions import ArraySubquery
+from django.db.models import OuterRef, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import publish as publish_message
+from ..models import Binding, Topic
+from .editing import ConfigurationAdmin
+from .sending import SendingAdmin
+
+# So many subscribers are named.
+SHOWN = 10
+
+
+@admin.register(Topic)
+class TopicAdmin(SendingAdmin, ConfigurationAdmin):
+    list_display = ("name", "description", "subscribers", "retention")
+    sortable_by = ("name",)
+    actions = ("send_test_message",)
+    send = staticmethod(publish_message)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        first = ["name", "description"] if obj is None else ["name", "description", "subscribers"]
+        keeping = ["deduplication_window", "retention", "version"]
+        return [(None, {"fields": first}), (_("Keeping"), {"fields": keeping})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return () if obj is None else ("name", "subscribers")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        bindings = Binding.objects.filter(topic=OuterRef("pk")).order_by("queue__name")
+        names = ArraySubquery(bindings.values("queue__name")[: SHOWN + 1])
+        rows: QuerySet = super().get_queryset(request).annotate(subscriber_names=names)
+        return rows
+
+    @admin.display(description=gettext_lazy("goes to"))
+    def subscribers(self, topic: Any) -> str:
+        names = topic.subscriber_names
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        return shown or _("nobody")
+
+    @admin.action(description=gettext_lazy("Publish a test message"), permissions=["publish"])
+    def send_test_message(self, request: HttpRequest, rows: QuerySet) -> HttpResponse | None:
+        return self.choose_one(request, rows)
