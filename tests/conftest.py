@@ -1,8 +1,10 @@
-"""What every test may use: databases of its own run, and their address for other processes."""
+"""What every test may use: databases of its own run, other sessions, and conditions to wait for."""
 
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +17,10 @@ from django.db import connection, connections
 
 PREFIX = "test_messaging_"
 LEFT_OUT = pytest.StashKey[int]()
+WAITERS = """
+    SELECT count(DISTINCT pid) FROM pg_locks
+    WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -75,3 +81,42 @@ def empty_database() -> Iterator[dict[str, Any]]:
         found = {key: connection.settings_dict[key] for key in ("HOST", "PORT", "USER", "PASSWORD")}
         yield {"ENGINE": "django.db.backends.postgresql", "NAME": name, **found}
         server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def elsewhere(transactional_db: None) -> Iterator[Callable[..., Future[Any]]]:
+    """Return a function that calls another in a thread with a connection of its own."""
+
+    def closing(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor() as threads:
+        yield lambda function, *args, **kwargs: threads.submit(closing, function, *args, **kwargs)
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Return a function that waits for a condition, and fails when it does not come true."""
+
+    def wait(condition: Callable[[], object], seconds: float = 15) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} seconds"
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def waiters(transactional_db: None) -> Callable[[], int]:
+    """Return a function that counts the sessions that wait for this one's transaction."""
+
+    def count() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(WAITERS)
+            return int(cursor.fetchone()[0])
+
+    return count

@@ -1,20 +1,12 @@
-"""What the tests of the app start from: rows to send to, declarations to undo, other sessions."""
+"""What the tests of the app start from: rows to send to, and declarations that are undone."""
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import connection, connections
 
 from messaging import consuming
 from messaging.models import Queue, Subscription, Topic
-
-WAITERS = """
-    SELECT count(DISTINCT pid) FROM pg_locks
-    WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))
-"""
 
 
 @pytest.fixture
@@ -68,42 +60,3 @@ def declared() -> Iterator[consuming.Declarations]:
     for names, before in kept:
         names.clear()
         names.update(before)
-
-
-@pytest.fixture
-def elsewhere(transactional_db: None) -> Iterator[Callable[..., Future[Any]]]:
-    """Return a function that calls another in a thread with a connection of its own."""
-
-    def closing(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        finally:
-            connections.close_all()
-
-    with ThreadPoolExecutor() as threads:
-        yield lambda function, *args, **kwargs: threads.submit(closing, function, *args, **kwargs)
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Return a function that waits for a condition, and fails when it does not come true."""
-
-    def wait(condition: Callable[[], object], seconds: float = 15) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {seconds} seconds"
-            time.sleep(0.005)
-
-    return wait
-
-
-@pytest.fixture
-def waiters(transactional_db: None) -> Callable[[], int]:
-    """Return a function that counts the sessions that wait for this one's transaction."""
-
-    def count() -> int:
-        with connection.cursor() as cursor:
-            cursor.execute(WAITERS)
-            return int(cursor.fetchone()[0])
-
-    return count
