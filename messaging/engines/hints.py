@@ -47,7 +47,7 @@ class Hints:
         if first <= position:
             self._positions[priority] = first - 1
         recent = self._recent.get(priority)
-        if recent and recent[-1][1] >= first:
+        if recent and any(last >= first for _, last in recent):
             recent.clear()
 
     def forget(self) -> None:

@@ -1,7 +1,6 @@
 """Values: ids that tell duplicates, and messages that nobody can change."""
 
 import copy
-import dataclasses
 import datetime
 import json
 import pickle
@@ -50,9 +49,9 @@ class TestMessageIds:
 
 class TestMessages:
     def test_a_message_cannot_be_changed(self, message):
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             message.attempt = 2
 
     def test_a_message_can_be_a_member_of_a_set_whatever_its_body(self, message):
         assert message in {message}
-        assert dataclasses.replace(message) not in {message}
+        assert copy.copy(message) not in {message}

@@ -1,0 +1,1 @@
+"""What any engine must do, and what ours does beyond it."""
