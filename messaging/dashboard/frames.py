@@ -109,7 +109,7 @@ def event_fields(event: Event, viewer: Viewer) -> dict[str, Any]:
         "topic": event.topic,
         "tone": zlib.crc32(event.topic.encode()) % TONES,
         "at": at.isoformat(timespec="milliseconds"),
-        "time": timezone.localtime(at).strftime("%H:%M:%S.%f")[:-3],
+        "time": f"{timezone.localtime(at):%H:%M:%S}",
         "body": shown_body(event, viewer),
     }
 

@@ -158,7 +158,7 @@ def _queues_note(overview: Overview, shown: int) -> str:
         return f"the {len(overview.queues)} busiest of {overview.number:,}"
     hidden = overview.number - shown
     if hidden:
-        return f"{shown} · {counted(hidden, 'empty dead-letter queue')} not shown"
+        return f"{shown}, and {counted(hidden, 'empty dead-letter queue')} not shown"
     return f"{shown}"
 
 
@@ -193,7 +193,6 @@ def _tiles(overview: Overview) -> Iterator[Tile]:
     yield Tile(
         kind="ready", label="Ready", value=count(totals.ready), note=_most_ready(overview.queues)
     )
-    used = totals.in_flight / totals.threads if totals.threads else 0.0
     busy = min(1.0, flow.busy / totals.threads) if totals.threads else 0.0
     yield Tile(
         kind="flight",
@@ -202,9 +201,7 @@ def _tiles(overview: Overview) -> Iterator[Tile]:
         note=f"{percent(busy)} of {counted(totals.threads, 'thread')} busy"
         if totals.threads
         else "no worker",
-        shape=curves.meter("Threads busy", max(used if used <= 1 else 0, busy))
-        if totals.threads
-        else "",
+        shape=curves.meter("Threads busy", busy) if totals.threads else "",
     )
     yield Tile(
         kind="scheduled",
@@ -249,6 +246,8 @@ def _next_due(seconds: float | None) -> str:
         return "nothing to come"
     if seconds < -metrics.LIVE:
         return f"due for {span(-seconds)}"
+    if seconds < 0.1:
+        return "due now"
     return f"next in {span(seconds)}"
 
 
@@ -338,8 +337,8 @@ def _notice(each: Attention, overview: Overview) -> Notice:
         return Notice(
             level="bad",
             name=queue.name,
-            sentence=f"lost {counted(queue.flow.newly_dead, 'message')} to dead letters",
-            help=f"in five minutes; {count(queue.dead)} in all",
+            sentence=f"has {counted(queue.flow.newly_dead, 'new dead letter')}",
+            help=f"within five minutes; {count(queue.dead)} in all",
             action="triage",
             queue=queue,
         )

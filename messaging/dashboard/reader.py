@@ -88,6 +88,14 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _run(self) -> None:
+        try:
+            await self._read()
+        finally:
+            # At once, so that a socket which comes now starts another task.
+            self._task = None
+            self._thread.submit(connections.close_all)
+
+    async def _read(self) -> None:
         failures = 0
         figures_at = 0.0
         while self._followed:
@@ -102,9 +110,6 @@ class Reader:
                 failures = min(failures + 1, MOST_DOUBLINGS)
                 logger.warning("Feed not read error=%s", type(error).__name__)
             await asyncio.sleep(READ_EVERY * 2**failures)
-        # At once, so that a socket which comes now starts another task.
-        self._task = None
-        await self.call(connections.close_all)
 
     async def _hand_over_figures(self) -> None:
         try:

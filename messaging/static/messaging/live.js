@@ -37,10 +37,7 @@ function show(name, text) {
   state.lastElementChild.textContent = text;
 }
 
-function clock(date, withMilliseconds = false) {
-  const time = date.toLocaleTimeString("en-GB");
-  return withMilliseconds ? `${time}.${String(date.getMilliseconds()).padStart(3, "0")}` : time;
-}
+const clock = (date) => date.toLocaleTimeString("en-GB");
 
 // Writes times as the reader's clock shows them.
 function localise(root) {
@@ -49,8 +46,8 @@ function localise(root) {
     if (Number.isNaN(date.getTime())) continue;
     const isToday = date.toDateString() === new Date().toDateString();
     const day = isToday ? "" : date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
-    time.textContent = `${day} ${clock(date, ticker.contains(time))}`.trim();
-    time.title = date.toLocaleString();
+    time.textContent = `${day} ${clock(date)}`.trim();
+    time.title = `${date.toLocaleString()}, ${time.dateTime}`;
   }
 }
 
@@ -95,11 +92,11 @@ function eventItem({ at, topic: name, tone, body }) {
   const item = eventTemplate.content.firstElementChild.cloneNode(true);
   const [time, link, code] = item.children;
   time.dateTime = at;
-  time.textContent = clock(new Date(at), true);
   link.textContent = link.title = name;
   link.className = `topic tone-${tone}`;
   link.href = `?topic=${encodeURIComponent(name)}`;
   code.textContent = code.title = body;
+  localise(item);
   return item;
 }
 
