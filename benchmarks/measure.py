@@ -69,7 +69,8 @@ def raw_delete(count: int) -> float:
     with plain() as raw:
         raw.execute("TRUNCATE bench_raw")
         raw.execute(
-            "INSERT INTO bench_raw (queue_id, body) SELECT 1, %s::jsonb FROM generate_series(1, %s)",
+            "INSERT INTO bench_raw (queue_id, body)"
+            " SELECT 1, %s::jsonb FROM generate_series(1, %s)",
             (text, count),
         )
         settle_down(raw)
@@ -117,6 +118,7 @@ def one_worker(count: int) -> float:
     finally:
         worker.terminate()
         worker.wait()
+        control.resume(QUEUE)
     return rate
 
 

@@ -28,12 +28,7 @@ def outcome_of(
     """Return what a delivery comes to, by its queue's policy."""
     delivered = message.delivery
     if error is None:
-        return Outcome(
-            delivered=delivered,
-            settlement=Settlement.ACKNOWLEDGED,
-            duration=duration,
-            message=message,
-        )
+        return Outcome(delivered, Settlement.ACKNOWLEDGED, duration, message)
     after, counts, reason = None, True, "max_deliveries"
     if isinstance(error, Retry):
         after, counts = error.after, error.counts

@@ -21,14 +21,7 @@ def deliver(
     undecodable: list[Outcome] = []
     queue = source.policy.name
     for row in source.claim(limit, thorough=thorough):
-        delivered = Delivered(
-            id=row.id,
-            queue_id=row.queue_id,
-            priority=row.priority,
-            message_id=row.message_id,
-            attempt=row.attempt,
-            subscription_id=row.subscription_id,
-        )
+        delivered = Delivered._make(row[:6])
         if row.body is None or row.headers is None:
             error: Exception = LookupError("The log no longer holds this message.")
             undecodable.append(_undecodable(delivered, queue, error))

@@ -4,7 +4,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class MessageId(int):
@@ -41,8 +41,8 @@ class Message:
     delivery: "Delivered"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Delivered:
+# Made for every message on the hot path, where a tuple costs a third of a frozen dataclass.
+class Delivered(NamedTuple):
     """The row that a claim took: enough to put it back as it was."""
 
     id: int
@@ -71,9 +71,8 @@ class Failure:
     fingerprint: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What one delivery came to.
+class Outcome(NamedTuple):
+    """What one delivery came to; ``duration`` in seconds.
 
     ``after`` is the wait before the next delivery in seconds, ``counts`` whether it uses up one.
     """
@@ -81,9 +80,9 @@ class Outcome:
     delivered: Delivered
     settlement: Settlement
     duration: float = 0.0
+    message: Message | None = None
     reason: str = ""
     after: float = 0.0
     counts: bool = True
     failure: Failure | None = None
     error: BaseException | None = None
-    message: Message | None = None

@@ -53,7 +53,7 @@ def claim(
 ) -> list[Claimed]:
     """Take the next deliveries of one priority whose id is greater than ``after``."""
     params = {"queue_id": queue_id, "priority": priority, "after": after, "limit": limit}
-    return [Claimed(*row) for row in run(connection, CLAIM, params)]
+    return [Claimed._make(row) for row in run(connection, CLAIM, params)]
 
 
 # A loose index scan: one look-up a priority, however many deliveries wait.
@@ -177,20 +177,8 @@ def take_lost(
     """Take one delivery by its key; return it, and whether it exists but is locked."""
     params = {"queue_id": queue_id, "priority": priority, "id": delivery_id}
     if rows := run(connection, TAKE_LOST, params):
-        return delivered_from(rows[0]), False
+        return Delivered._make(rows[0]), False
     return None, bool(run(connection, EXISTS, params))
-
-
-def delivered_from(row: Sequence[Any]) -> Delivered:
-    """Return the first six columns of a claimed row as a value."""
-    return Delivered(
-        id=row[0],
-        queue_id=row[1],
-        priority=row[2],
-        message_id=row[3],
-        attempt=row[4],
-        subscription_id=row[5],
-    )
 
 
 def _columns(delivered: Sequence[Delivered]) -> tuple[list[Any], ...]:
