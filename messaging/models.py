@@ -4,6 +4,8 @@ Hot rows are inserted and deleted, never updated; they carry no foreign-key cons
 migrations give them storage settings that the ORM has no words for.
 """
 
+from collections.abc import Callable
+
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -48,7 +50,7 @@ def validate_delays(value: object) -> None:
             )
 
 
-def _validate(check, value):
+def _validate(check: Callable[[str], str], value: str) -> None:
     try:
         check(value)
     except InvalidName as error:
