@@ -197,8 +197,12 @@ def limited(using: str | None = None) -> Iterator[tuple[datetime.datetime, float
     Gives the database's time, and the seconds until the next scheduled delivery is due.
     """
     connection = connection_for(using)
+    is_inner = connection.in_atomic_block
     with transaction.atomic(using=connection.alias):
-        yield store.begin(connection, TIME_LIMIT)
+        before, now, next_due = store.begin(connection, TIME_LIMIT)
+        yield now, next_due
+        if is_inner:
+            store.restore(connection, before)
 
 
 def overview(*, dead_letters: int = 8, using: str | None = None) -> Overview:

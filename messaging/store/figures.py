@@ -14,19 +14,26 @@ COUNTED = 10_000
 
 # The time of the database, when a scheduled delivery is due next, and the limit in one round trip.
 BEGIN = """
-    SELECT set_config('statement_timeout', %(milliseconds)s, true), statement_timestamp(),
+    SELECT current_setting('statement_timeout'), set_config('statement_timeout', %(limit)s, true),
+        statement_timestamp(),
         (SELECT extract(epoch FROM due_at - statement_timestamp())::float8
          FROM messaging_scheduled ORDER BY due_at, id LIMIT 1)
 """
 
 
-def begin(connection: BaseDatabaseWrapper, milliseconds: int) -> tuple[Any, float | None]:
+def begin(connection: BaseDatabaseWrapper, milliseconds: int) -> tuple[str, Any, float | None]:
     """Have the server give up on each statement of this transaction that takes longer.
 
-    Returns its time, and the seconds until the next scheduled delivery is due.
+    Returns the limit before, the server's time, and the seconds until the next scheduled delivery
+    is due.
     """
-    _, now, due_in = run(connection, BEGIN, {"milliseconds": str(milliseconds)})[0]
-    return now, due_in
+    before, _, now, due_in = run(connection, BEGIN, {"limit": str(milliseconds)})[0]
+    return before, now, due_in
+
+
+def restore(connection: BaseDatabaseWrapper, limit: str) -> None:
+    """Give the rest of this transaction the limit from before."""
+    run(connection, "SELECT set_config('statement_timeout', %s, true)", (limit,))
 
 
 class QueueRow(NamedTuple):
