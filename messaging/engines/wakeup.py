@@ -37,7 +37,7 @@ class Arrival(NamedTuple):
     queue_id: int
     priority: int
     first: int | None
-    count: int = 0
+    number: int = 0
 
 
 def encode(arrivals: Mapping[tuple[int, int], int]) -> list[str]:
@@ -80,8 +80,9 @@ class Coalescer:
     def announce(self, arrivals: Iterable[Arrival]) -> None:
         """Gather arrivals for the next wake-up and count them."""
         with self._condition:
-            for queue_id, priority, first, count in arrivals:
-                self._published[queue_id] += count
+            for queue_id, priority, first, number in arrivals:
+                if number:
+                    self._published[queue_id] += number
                 if first is not None:
                     known = self._arrivals.get((queue_id, priority), first)
                     self._arrivals[queue_id, priority] = min(first, known)
@@ -135,7 +136,7 @@ class Coalescer:
                 self._count_at = time.monotonic() + COUNT_EVERY
         try:
             self._send(payloads, published)
-        except psycopg.Error as error:
+        except Exception as error:  # whatever it is, the thread has to live for the next one
             logger.warning("Wake-up not sent, workers will poll error=%s", error)
             self._close()
 
