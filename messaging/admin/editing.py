@@ -2,11 +2,20 @@
 
 from typing import Any, ClassVar
 
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.db import models, transaction
 from django.http import HttpRequest
 
 from .forms import JSONField, VersionedForm
-from .lists import GuardedAdmin
+from .lists import GuardedAdmin, search_by_number
+
+
+class ForgivingSelect(AutocompleteSelect):
+    """Show a form again also when what was chosen is no key; the stock widget breaks on it."""
+
+    def optgroups(self, name: str, value: Any, attrs: Any = None) -> Any:
+        keys = [each for each in value if not each or search_by_number(str(each)) is not None]
+        return super().optgroups(name, keys, attrs)
 
 
 class ConfigurationAdmin(GuardedAdmin):
@@ -27,6 +36,13 @@ class ConfigurationAdmin(GuardedAdmin):
         if not transaction.get_connection(rows.db).in_atomic_block:
             return row
         return rows.select_for_update(of=("self",)).first()
+
+    def formfield_for_foreignkey(
+        self, db_field: models.ForeignKey, request: HttpRequest, **kwargs: Any
+    ) -> Any:
+        if db_field.name in self.get_autocomplete_fields(request):
+            kwargs["widget"] = ForgivingSelect(db_field, self.admin_site, using=kwargs.get("using"))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def get_search_results(
         self, request: HttpRequest, queryset: models.QuerySet, search_term: str

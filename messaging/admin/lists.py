@@ -20,6 +20,7 @@ from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
+from ..exceptions import OperationRefused
 from ..signals import logger, printable
 from ..store.connection import connection_for
 from ..store.operations import COUNT_LIMIT, limit_time, was_cancelled
@@ -182,7 +183,11 @@ class GuardedAdmin(admin.ModelAdmin):
         if any(search_by_number(each) is None for each in chosen):
             messages.error(request, _("The selection is not valid. Nothing was done."))
             return HttpResponseRedirect(self.address("changelist"))
-        return super().changelist_view(request, extra_context)
+        try:
+            return super().changelist_view(request, extra_context)
+        except OperationRefused as refusal:
+            messages.error(request, str(refusal))
+            return HttpResponseRedirect(self.address("changelist"))
 
     def refuse(self, request: HttpRequest, name: str) -> NoReturn:
         """Answer 403, and leave a line about who tried what."""

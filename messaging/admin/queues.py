@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import control, sync
 from .. import send as send_message
 from ..exceptions import OperationRefused
-from ..models import Queue, Subscription
+from ..models import Queue, Subscription, validate_delays
 from ..store.connection import connection_for
 from ..store.operations import Depth, counted, depths
 from .editing import ConfigurationAdmin
@@ -122,6 +122,14 @@ class QueueForm(VersionedForm):
         required=False,
         help_text=gettext_lazy("Creates “<name>.dlq”, unless another one is chosen above."),
     )
+
+    def clean_backoff_delays(self) -> list[Any]:
+        # Empty values pass Django's validators unseen.
+        delays = self.cleaned_data["backoff_delays"]
+        if delays is None:
+            return []
+        validate_delays(delays)
+        return list(delays)
 
 
 class QueueChangeList(GuardedChangeList):
