@@ -1,10 +1,15 @@
 """Handle: call the consumer's function for each message, and undo a failing one alone."""
 
+import os
+import re
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString, NamedTuple
 
+import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import TransactionManagementError
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
@@ -14,6 +19,11 @@ from .messages import Message
 SAVEPOINT = "SAVEPOINT messaging_handler"
 ROLLBACK = "ROLLBACK TO SAVEPOINT messaging_handler"
 RELEASE = "RELEASE SAVEPOINT messaging_handler"
+# "ROLLBACK TO SAVEPOINT" is how Django leaves an inner atomic() block.
+ENDS_TRANSACTION = re.compile(
+    r"\s*(COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(WORK\s+|TRANSACTION\s+)?TO))\b",
+    re.IGNORECASE,
+)
 
 
 class Handled(NamedTuple):
@@ -29,19 +39,27 @@ class Handled(NamedTuple):
 
 
 class TransactionLost(Exception):
-    """The transaction of the handlers is gone; ``guilty`` when the handler itself ended it."""
+    """The transaction of the handlers is gone.
 
-    def __init__(self, message: Message, error: BaseException, *, guilty: bool) -> None:
+    ``guilty``: the message is to blame and its delivery failed. ``ended``: the handler itself
+    committed or rolled back, so that what the claim took may be gone for good.
+    """
+
+    def __init__(
+        self, message: Message, error: BaseException, *, guilty: bool, ended: bool = False
+    ) -> None:
         self.message = message
         self.error = error
         self.guilty = guilty
+        self.ended = ended
         super().__init__(str(error))
 
 
 class Watch:
-    """Sees a handler's first statement, and opens the savepoint that could undo it.
+    """Sees a handler's first use of the database, and opens the savepoint that could undo it.
 
-    A handler that uses no database costs no round trip.
+    A handler that uses no database costs no round trip. Django and psycopg make a cursor for
+    whatever they run; the statements of this package pass Django's execute wrappers.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -49,13 +67,39 @@ class Watch:
         self._hooks = 0
         self.touched = False
 
-    def __call__(
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch the connection during a block."""
+        raw = self._connection.connection
+        factory = raw.cursor_factory
+
+        def make_cursor(*args: Any, **kwargs: Any) -> Any:
+            self._touch()
+            return factory(*args, **kwargs)
+
+        self._connection.execute_wrappers.append(self._on_execute)
+        raw.cursor_factory = make_cursor
+        try:
+            yield
+        finally:
+            raw.cursor_factory = factory
+            self._connection.execute_wrappers.remove(self._on_execute)
+
+    def _on_execute(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
+        if isinstance(sql, str) and ENDS_TRANSACTION.match(sql):
+            raise TransactionManagementError(
+                f"A handler cannot end the transaction that holds its message ({sql[:40].strip()}):"
+                f" return to commit, raise to roll back."
+            )
+        self._touch()
+        return execute(sql, params, many, context)
+
+    def _touch(self) -> None:
         if not self.touched:
             self._run(SAVEPOINT)
             self.touched = True
-        return execute(sql, params, many, context)
 
     def begin(self) -> None:
         """Be ready for the next handler."""
@@ -70,13 +114,22 @@ class Watch:
         del self._connection.run_on_commit[self._hooks :]
 
     def keep(self) -> None:
-        """Keep what the handler did, together with what the next one does."""
+        """Keep what the handler did; its hooks cannot take those of others with them."""
+        hooks = self._connection.run_on_commit
+        if len(hooks) > self._hooks:
+            hooks[self._hooks :] = [(ids, hook, True) for ids, hook, _ in hooks[self._hooks :]]
+
+    def release(self) -> None:
+        """Give up the savepoint, before the next handler gets one."""
         if self.touched:
             self._run(RELEASE)
 
-    def _run(self, sql: str) -> None:
-        with self._connection.wrap_database_errors:
-            self._connection.connection.execute(sql)
+    def _run(self, sql: LiteralString) -> None:
+        with (
+            self._connection.wrap_database_errors,
+            psycopg.Cursor(self._connection.connection) as cursor,
+        ):
+            cursor.execute(sql)
 
 
 def handle(
@@ -95,8 +148,7 @@ def handle(
     """
     handled: list[Handled] = []
     watch = Watch(connection)
-    connection.execute_wrappers.append(watch)
-    try:
+    with watch.watching():
         for message in messages:
             if handled and not go_on():
                 break
@@ -107,9 +159,7 @@ def handle(
                 if consumer.transaction_size is None:
                     break
                 if handled[-1].error is None and len(messages) > 1:
-                    watch.keep()
-    finally:
-        connection.execute_wrappers.remove(watch)
+                    watch.release()
     return handled
 
 
@@ -120,6 +170,7 @@ def _call(
     watch: Watch,
 ) -> Handled:
     error: BaseException | None = None
+    process = os.getpid()
     watch.begin()
     started = time.perf_counter()
     try:
@@ -128,10 +179,14 @@ def _call(
     except BaseException as raised:
         error = raised
     duration = time.perf_counter() - started
+    if os.getpid() != process:  # a child that the handler forked: the transaction is its parent's
+        os._exit(1)
     error = error or _left_broken(connection, watch)
     if error is not None:
         _check_transaction(connection, message, error)
         watch.undo()
+    else:
+        watch.keep()
     return Handled(message, error, duration, watch.touched)
 
 
@@ -147,6 +202,8 @@ def _left_broken(connection: BaseDatabaseWrapper, watch: Watch) -> BaseException
             "The handler caught a database error and returned; nothing after that error was "
             "stored. Put the statement that may fail in its own atomic() block."
         )
+    if status != TransactionStatus.INTRANS:
+        return RuntimeError("The handler ended the transaction that held its message.")
     return None
 
 
@@ -157,9 +214,9 @@ def _check_transaction(
     if connection.closed_in_transaction or connection.connection is None:
         raise TransactionLost(message, error, guilty=True) from error
     status = connection.connection.info.transaction_status
-    if status in (TransactionStatus.UNKNOWN, TransactionStatus.IDLE):
-        raise TransactionLost(message, error, guilty=status == TransactionStatus.IDLE) from error
-    if is_conflict(error):
+    if status == TransactionStatus.IDLE:
+        raise TransactionLost(message, error, guilty=True, ended=True) from error
+    if status == TransactionStatus.UNKNOWN or is_conflict(error):
         raise TransactionLost(message, error, guilty=False) from error
 
 

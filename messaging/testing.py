@@ -22,9 +22,9 @@ def drain(*queues: str, using: str | None = None) -> int:
     total = 0
     for _ in range(MAX_ROUNDS):
         maintenance.promote_due(using)
-        settled = runner.run_round()
-        total += settled
-        if not settled:
+        done = runner.run_round()
+        total += done.settled
+        if not done.settled and not done.unsettled:
             return total
     raise RuntimeError(
         f"drain() handled {total:,} deliveries and there are more: does a consumer send to itself?"

@@ -76,12 +76,14 @@ def priorities(connection: BaseDatabaseWrapper, queue_id: int) -> list[int]:
     return [priority for (priority,) in run(connection, PRIORITIES, {"queue_id": queue_id})]
 
 
-# The same ids as before, so that what was put back is the next again.
+# The same ids as before, so that what was put back is the next again. A conflict means that it is
+# there already: a rollback was faster.
 PUT_BACK = """
     INSERT INTO messaging_delivery
         (id, queue_id, priority, message_id, attempt, subscription_id)
     SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[],
         %s::bigint[])
+    ON CONFLICT DO NOTHING
 """
 
 

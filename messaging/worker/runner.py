@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,7 +31,8 @@ logger = logging.getLogger("messaging")
 
 FIRST_WAIT = 0.05
 MAX_RECONNECT_WAIT = 3.0
-IMMEDIATE_TRIES = 3
+# After so many lost transactions in a row a message is no longer thought innocent.
+INNOCENT_LOSSES = 3
 LOST_PATIENCE = 30.0
 
 
@@ -41,8 +43,15 @@ class Work:
         self.consumer = consumer
         self.source = source
         self.pace = Pace(consumer.transaction_size)
-        # Deliveries that lost a conflict in the database, and how often: tried again at once.
-        self.conflicts: Counter[int] = Counter()
+        # Deliveries whose transaction was lost through no fault of theirs, and how often in a row.
+        self.losses: Counter[int] = Counter()
+
+
+class Round(NamedTuple):
+    """What serving each queue once came to; ``unsettled``: something was claimed in vain."""
+
+    settled: int
+    unsettled: bool
 
 
 class Runner:
@@ -74,6 +83,7 @@ class Runner:
         self._arrivals: deque[Arrival] = deque()
         self._awake = threading.Event()
         self._stopping = False
+        self._claimed = False
 
     def stop(self) -> None:
         """Claim nothing more; the message being handled is the last."""
@@ -91,13 +101,13 @@ class Runner:
         while not self._stopping and not self._allowance.used_up:
             self._awake.clear()
             try:
-                settled = self.run_round()
+                done = self.run_round()
                 failures = 0
             except (OperationalError, InterfaceError) as error:
                 failures += 1
                 self._recover(error, failures)
                 continue
-            if settled:
+            if done.settled or done.unsettled:
                 wait = FIRST_WAIT
             elif self._drain:
                 break
@@ -107,18 +117,20 @@ class Runner:
                 wait = min(wait * 2, conf.POLL_INTERVAL)
         connections.close_all()
 
-    def run_round(self) -> int:
-        """Give each queue one transaction; return how many messages were settled."""
+    def run_round(self) -> Round:
+        """Give each queue one transaction."""
         self._take_notice()
-        settled = 0
+        settled, unsettled = 0, False
         for consumer in self._consumers:
             if self._stopping:
                 break
             policy = self._configuration.policy(consumer.queue)
             if policy is None or policy.paused:
                 continue
-            settled += self._step(self._work(consumer, policy))
-        return settled
+            done = self._step(self._work(consumer, policy))
+            settled += done.settled
+            unsettled = unsettled or done.unsettled
+        return Round(settled, unsettled)
 
     def _work(self, consumer: Consumer, policy: QueuePolicy) -> Work:
         work = self._works.get(consumer.queue)
@@ -136,9 +148,10 @@ class Runner:
             if work is not None and arrival.first is not None:
                 work.source.notice(arrival.priority, arrival.first)
 
-    def _step(self, work: Work) -> int:
+    def _step(self, work: Work) -> Round:
         granted = self._allowance.take(work.pace.size())
         settled: list[Outcome] = []
+        self._claimed = False
         try:
             settled = self._transact(work, granted) if granted else []
         except TransactionLost as lost:
@@ -148,9 +161,11 @@ class Runner:
             self._slots.clear(self._slot)
         for outcome in settled:
             signals.report(outcome, work.consumer.queue, self._name)
+            if work.losses:
+                work.losses.pop(outcome.delivered.id, None)
         if settled:
             self._tally.add(work.source.policy.id, settled)
-        return len(settled)
+        return Round(len(settled), self._claimed and not settled)
 
     def _transact(self, work: Work, limit: int) -> list[Outcome]:
         """Claim, handle and settle in one transaction; return what it came to."""
@@ -165,6 +180,7 @@ class Runner:
                 messages, outcomes = deliver(work.source, limit, thorough=self._drain)
                 if not messages and not outcomes:
                     return []
+                self._claimed = True
                 self._tally.started(queue, len(messages))
                 try:
                     handled = self._handle(work, messages, connection)
@@ -181,19 +197,27 @@ class Runner:
         except DatabaseError as error:
             work.source.rewind()
             work.pace.isolate(len(messages))
-            if not handled or not _is_answer(error, connection):
+            if not handled or not _is_answer(error):
                 raise
             if len(handled) > 1:  # each runs alone next, so that the one at fault shows
                 return []
             raise TransactionLost(
                 handled[0].message, error, guilty=not is_conflict(error)
             ) from error
-        except TransactionLost:
+        except TransactionLost as lost:
             work.source.rewind()
             work.pace.isolate(len(messages))
+            if lost.ended:
+                self._restore(work, lost, messages)
             raise
         work.pace.learn(handled)
         return outcomes
+
+    def _restore(self, work: Work, lost: TransactionLost, messages: Sequence[Message]) -> None:
+        """Put back what a handler's own commit has taken from its queue for good."""
+        position = messages.index(lost.message)
+        with transaction.atomic(using=connection_for(self._using).alias):
+            work.source.put_back([message.delivery for message in messages[position:]])
 
     def _handle(
         self, work: Work, messages: Sequence[Message], connection: BaseDatabaseWrapper
@@ -215,6 +239,8 @@ class Runner:
         elsewhere = self._slots.running_elsewhere(self._slot)
         for position, message in enumerate(messages):
             if message.delivery.id in elsewhere:
+                if position == 0:
+                    self._awake.wait(FIRST_WAIT)
                 return messages[:position]
             if message.attempt > 1:
                 return messages[: max(1, position)]
@@ -227,13 +253,12 @@ class Runner:
             connection.close()
         delivered = lost.message.delivery
         if not lost.guilty:
-            if not is_conflict(lost.error):
-                raise lost.error  # the connection went: reconnect, count nothing
-            work.conflicts[delivered.id] += 1
-            if work.conflicts[delivered.id] < IMMEDIATE_TRIES:
+            work.losses[delivered.id] += 1
+            if work.losses[delivered.id] < INNOCENT_LOSSES:
+                if not is_conflict(lost.error):
+                    raise OperationalError(str(lost.error)) from lost.error  # reconnect
                 time.sleep(random.uniform(0, 0.02))  # noqa: S311 - lets the winner finish
                 return []
-        del work.conflicts[delivered.id]
         outcome = outcome_of(work.source.policy, lost.message, lost.error, 0.0)
         deadline = time.monotonic() + LOST_PATIENCE
         while time.monotonic() < deadline and not self._stopping:
@@ -264,11 +289,8 @@ class Runner:
             self._awake.wait(wait)
 
 
-def _is_answer(error: DatabaseError, connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether the server refused the transaction, and is still there to be asked."""
-    raw = connection.connection
-    return (
-        raw is not None
-        and not raw.closed
-        and getattr(error.__cause__, "sqlstate", None) is not None
-    )
+def _is_answer(error: DatabaseError) -> bool:
+    """Tell whether the server refused this transaction, rather than the connection."""
+    sqlstate = getattr(error.__cause__, "sqlstate", None)
+    # Shut down, terminated, connection lost, idle too long: nothing that a message could help.
+    return sqlstate is not None and not sqlstate.startswith(("57P", "08", "25P03"))
