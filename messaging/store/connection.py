@@ -33,6 +33,7 @@ def connection_for(using: str | None = None) -> BaseDatabaseWrapper:
 
 def run(connection: BaseDatabaseWrapper, sql: LiteralString, params: Params = None) -> Rows:
     """Execute one statement and return its rows."""
+    connection.close_if_health_check_failed()
     connection.ensure_connection()
     if connection.needs_rollback:
         connection.validate_no_broken_transaction()

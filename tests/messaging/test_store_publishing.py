@@ -17,6 +17,7 @@ from messaging.models import (
     Subscription,
     Topic,
 )
+from messaging.store import publishing
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
@@ -153,6 +154,19 @@ class TestStatements:
     ):
         with django_assert_num_queries(1):
             many("invoices" if many is send_many else "orders.placed", ["x"] * 499)
+
+    def test_names_and_bindings_are_looked_up_however_many_there_are(self, subscribe):
+        subscribe("#", "everything")
+        execute(
+            "INSERT INTO messaging_topic (name, description, retention) "
+            "SELECT 'topic-' || n, '', 60 FROM generate_series(1, 3000) AS n"
+        )
+        execute("ANALYZE messaging_topic, messaging_binding")
+        values = {"name": "'topic-5'", "body": "'1'", "headers": "'{}'", "priority": "0"}
+        sql = publishing.PUBLISH_ONE % {"ordering_key": "NULL", **values}
+        plan = "\n".join(line for (line,) in execute(f"EXPLAIN {sql}"))
+        assert "Seq Scan" not in plan, plan
+        assert plan.count("Index Scan") >= 2, plan
 
     def test_more_are_copied_between_two(self, invoices, django_assert_num_queries):
         # COPY itself does not pass Django's query log.

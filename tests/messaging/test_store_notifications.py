@@ -1,0 +1,89 @@
+"""Notifications travel on an autocommit connection of their own, within PostgreSQL's limits."""
+
+import psycopg
+import pytest
+from django.db import connection
+from psycopg.conninfo import make_conninfo
+
+from messaging.models import Stat
+from messaging.store import notifications
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def connect():
+    """Return a function that opens a connection, which the test need not close."""
+    opened = []
+
+    def open_one():
+        opened.append(notifications.connect(connection))
+        return opened[-1]
+
+    yield open_one
+    for raw in opened:
+        raw.close()
+
+
+def value(raw, expression):
+    return raw.execute(f"SELECT {expression}").fetchone()[0]
+
+
+def test_a_connection_is_another_session_of_the_same_database(connect):
+    connection.ensure_connection()
+    raw = connect()
+    assert value(raw, "current_database()") == connection.settings_dict["NAME"]
+    assert raw.info.backend_pid != connection.connection.info.backend_pid
+    assert raw.autocommit
+    assert value(raw, "current_setting('application_name')") == "messaging wake-up"
+
+
+def test_its_commits_do_not_wait_for_the_disk_and_those_of_the_project_do(connect):
+    assert value(connect(), "current_setting('synchronous_commit')") == "off"
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
+
+
+def test_a_url_leads_past_a_pooler(connect, settings):
+    found = connection.settings_dict
+    settings.MESSAGING = {
+        "LISTEN_URL": make_conninfo(
+            dbname=found["NAME"],
+            host=found["HOST"],
+            port=found["PORT"],
+            user=found["USER"],
+            password=found["PASSWORD"],
+            application_name="direct",
+        )
+    }
+    assert value(connect(), "current_setting('application_name')") == "direct"
+
+
+def test_who_listens_hears_what_others_notify(connect):
+    listener, sender = connect(), connect()
+    notifications.start_listening(listener)
+    largest = "x" * notifications.MAX_PAYLOAD
+    notifications.notify(sender, "first")
+    notifications.notify(sender, largest)
+    heard = []
+    for payload in notifications.listen(listener, 15):
+        heard.append(payload)
+        if len(heard) == 2:
+            break
+    assert heard == ["first", largest]
+    assert list(notifications.listen(listener, 0)) == []
+
+
+def test_postgresql_refuses_a_little_more_than_our_limit(connect):
+    assert notifications.MAX_PAYLOAD < 8000
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        notifications.notify(connect(), "x" * 8000)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_published_is_one_row_a_queue_in_one_statement(connect, queue):
+    first, second = queue("first"), queue("second")
+    notifications.record_published(connect(), "web-1", {first.pk: 3, second.pk: 5})
+    rows = Stat.objects.values_list("process", "queue__name", "published", "acknowledged")
+    assert sorted(rows) == [("web-1", "first", 3, 0), ("web-1", "second", 5, 0)]
