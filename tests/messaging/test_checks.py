@@ -2,8 +2,9 @@
 
 import pytest
 from django.core import checks
-from django.core.management import get_commands
+from django.core.management import CommandError, call_command, get_commands
 from django.db import connection, connections
+from django.db.migrations.recorder import MigrationRecorder
 
 from messaging import consumer, declare_queue, declare_topic
 from messaging.checks import check_database, check_worker_command
@@ -183,3 +184,18 @@ class TestTheServer:
                 SET LOCAL search_path = pretended, pg_catalog, public;
             """)
         assert "read-only replica" in found(databases=["default"])["messaging.E006"]
+
+
+@pytest.mark.django_db
+class TestMigrations:
+    def test_a_worker_ends_before_it_works_on_tables_that_are_not_up_to_date(self, declared):
+        consumer("invoices")(print)
+        *_, (_, latest) = sorted(
+            name
+            for name in MigrationRecorder(connection).applied_migrations()
+            if name[0] == "messaging"
+        )
+        MigrationRecorder(connection).record_unapplied("messaging", latest)
+        with pytest.raises(CommandError, match="Run migrate first") as refused:
+            call_command("runworker", "--drain")
+        assert refused.value.returncode == 1
