@@ -8,7 +8,7 @@ from django.core import mail
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from messaging import control, publish, send
+from messaging import InvalidMessage, control, publish, send
 from messaging.testing import drain
 from orders.models import (
     BillingEntry,
@@ -96,6 +96,15 @@ class TestAGoodOrder:
         payment = Payment.objects.get()
         assert (payment.amount, payment.authorization) == (0, "promotion")
 
+    def test_is_not_stored_when_it_cannot_be_published(self, place, monkeypatch):
+        def refuse(*args, **kwargs):
+            raise InvalidMessage("refused")
+
+        monkeypatch.setattr("orders.events.publish", refuse)
+        with pytest.raises(InvalidMessage):
+            place()
+        assert not Order.objects.exists()
+
     def test_that_is_rolled_back_never_travels(self, place):
         with pytest.raises(ZeroDivisionError), transaction.atomic():
             place()
@@ -171,6 +180,13 @@ class TestADeclinedCard:
         assert str(order) in description
         assert "another card in the admin" in description
         assert not dead_letters("payments")
+
+    def test_is_announced_to_whoever_watches_payments(self, place):
+        order = place(card=Card.DECLINED)
+        drain()
+        log = apps.get_model("messaging", "Message").objects
+        (announced,) = log.filter(topic__name="payments.declined")
+        assert announced.body["reference"] == str(order.reference)
 
     def test_is_told_on_the_page_of_the_order(self, client, place):
         order = place(card=Card.DECLINED)
