@@ -12,6 +12,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ..encoding import encode_body
+from ..exceptions import InvalidMessage
+
 # A page shows this much of a body, characters.
 SHOWN = 100_000
 PREVIEW = 80
@@ -82,10 +85,20 @@ def stored_json(row: Model, name: str) -> SafeString:
         }
     else:
         try:
-            stored = json.dumps(json.loads(stored), indent=2, ensure_ascii=False)
+            stored = indented(stored)
         except (ValueError, RecursionError):
             note = _("As it is stored: Python cannot decode it, so no consumer can handle it.")
     return render_to_string("admin/messaging/_payload.html", {"text": shown(stored), "note": note})
+
+
+def indented(text: str) -> str:
+    """Return JSON text over several lines, unless it is nested more deeply than lines can show."""
+    value = json.loads(text)
+    try:
+        encode_body(value)
+    except InvalidMessage:
+        return text
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def shown(text: str) -> str:
