@@ -12,28 +12,25 @@ from .connection import Rows, run
 COUNTED = 10_000
 
 
-# The time of the database, when a scheduled delivery is due next, and the limit in one round trip.
+# The planner takes it that the rows of any queue are found everywhere in a table, and reads all of
+# it for a queue that has none; there is an index for each look-up below. Without sequential scans
+# costs mean little to the compiler, which would spend more time than it saves.
 BEGIN = """
-    SELECT current_setting('statement_timeout'), set_config('statement_timeout', %(limit)s, true),
+    SELECT set_config('statement_timeout', %(limit)s, true),
+        set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true),
         statement_timestamp(),
         (SELECT extract(epoch FROM due_at - statement_timestamp())::float8
          FROM messaging_scheduled ORDER BY due_at, id LIMIT 1)
 """
 
 
-def begin(connection: BaseDatabaseWrapper, milliseconds: int) -> tuple[str, Any, float | None]:
+def begin(connection: BaseDatabaseWrapper, milliseconds: int) -> tuple[Any, float | None]:
     """Have the server give up on each statement of this transaction that takes longer.
 
-    Returns the limit before, the server's time, and the seconds until the next scheduled delivery
-    is due.
+    Returns the server's time, and the seconds until the next scheduled delivery is due.
     """
-    before, _, now, due_in = run(connection, BEGIN, {"limit": str(milliseconds)})[0]
-    return before, now, due_in
-
-
-def restore(connection: BaseDatabaseWrapper, limit: str) -> None:
-    """Give the rest of this transaction the limit from before."""
-    run(connection, "SELECT set_config('statement_timeout', %s, true)", (limit,))
+    *_, now, due_in = run(connection, BEGIN, {"limit": str(milliseconds)})[0]
+    return now, due_in
 
 
 class QueueRow(NamedTuple):
