@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import psycopg
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, connection, connections, transaction
 
@@ -208,6 +209,12 @@ class TestOtherDatabases:
 
 @pytest.mark.django_db(transaction=True)
 class TestAsync:
+    @pytest.fixture(autouse=True)
+    async def closing(self):
+        """Close the connection of the thread in which asynchronous code asks the database."""
+        yield
+        await sync_to_async(connections.close_all)()
+
     async def test_async_code_sends_and_publishes(self, invoices):
         sent = await asend("invoices", {"n": 1}, headers={"a": "b"}, deduplication_id="a")
         again = await asend("invoices", {"n": 1}, deduplication_id="a")
