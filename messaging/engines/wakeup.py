@@ -2,7 +2,7 @@
 
 A NOTIFY inside the publishers' transactions would take a server-wide lock at commit and serialise
 them. So each publishing process has one thread with one connection that sends for all, once a
-commit is done and at most once in 5 ms. Polling stands behind it: a lost notification costs
+commit is done and at most once in 10 ms. Polling stands behind it: a lost notification costs
 latency and never a message.
 """
 
@@ -24,7 +24,7 @@ from ..store import notifications
 
 logger = logging.getLogger("messaging")
 
-COALESCE = 0.005
+COALESCE = 0.01
 COUNT_EVERY = 1.0
 # The connection is kept for bursts and given back to the server in quiet times, seconds.
 IDLE = 60.0
