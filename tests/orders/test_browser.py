@@ -92,12 +92,13 @@ def test_an_order_is_followed_without_javascript(browse):
     browse(lambda page: headline(page, "Processed in"))
 
 
-def test_a_second_click_places_no_second_order(browse):
-    def click_twice(page):
-        fill_in(page).dblclick()
-        headline(page, "Waiting for")
+def test_an_order_that_is_being_placed_cannot_be_sent_a_second_time(browse):
+    def click(page):
+        disabled = fill_in(page).evaluate("button => { button.click(); return button.disabled; }")
+        headline(page, "Waiting for payment and stock")
+        return disabled
 
-    browse(click_twice)
+    assert browse(click)
     assert Order.objects.count() == 1
 
 
