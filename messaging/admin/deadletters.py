@@ -16,7 +16,7 @@ from .. import control
 from ..models import Attempt, DeadLetter, Message, Queue, Topic
 from .lists import NewestChoicesFilter, RecordAdmin, RelatedFilter, search_by_number
 from .operations import Operation, OperationsAdmin
-from .payloads import PayloadAdmin, shown
+from .payloads import PayloadAdmin, on_one_line, shown
 
 # So many failed attempts are shown, the newest.
 ATTEMPTS = 50
@@ -50,14 +50,22 @@ DISCARD = Operation(
 )
 
 
+class OriginFilter(RelatedFilter):
+    heading = gettext_lazy("the queue they come from")
+
+
+class HolderFilter(RelatedFilter):
+    heading = gettext_lazy("the queue that holds them")
+
+
 @admin.register(DeadLetter)
 class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
     search_fields = ("message_id", "fingerprint")
     search_help_text = gettext_lazy("The id of a message or of a dead letter, or a fingerprint.")
     list_filter = (
-        ("origin", RelatedFilter),
-        ("queue", RelatedFilter),
         ("reason", NewestChoicesFilter),
+        ("origin", OriginFilter),
+        ("queue", HolderFilter),
     )
     operations = (REDRIVE, DISCARD)
     actions = ("redrive", "discard")
@@ -76,7 +84,7 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
         return queryset.filter(found), False
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
-        first = ("id", "origin_name", "error", "summary", "reason", "attempts", "died_at")
+        first = ("id", "origin_name", "failure", "attempts", "died_at")
         return (*first, "body_preview") if self.may_see_payloads(request) else first
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -100,11 +108,12 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
 
     @admin.display(description=gettext_lazy("topic"))
     def topic_name(self, dead: Any) -> Any:
-        return dead.topic_name
+        return dead.topic_name or "-"
 
-    @admin.display(description=gettext_lazy("description"))
-    def summary(self, dead: DeadLetter) -> str:
-        return truncatechars(shown(dead.description), 80)
+    @admin.display(description=gettext_lazy("failure"))
+    def failure(self, dead: DeadLetter) -> SafeString:
+        kind = dead.error.rpartition(".")[2] or dead.get_reason_display()
+        return on_one_line(truncatechars(f"{kind}: {dead.description}", 200))
 
     @admin.display(description=gettext_lazy("description"))
     def description_shown(self, dead: DeadLetter) -> SafeString:
@@ -158,7 +167,10 @@ def with_names(rows: QuerySet, *relations: str) -> QuerySet:
 def attempts_of(message_id: int) -> SafeString:
     """Return the failed attempts of a message as HTML, the newest first."""
     attempts = with_names(Attempt.objects.filter(message_id=message_id), "queue")
-    context = {"attempts": list(attempts.order_by("-id")[:ATTEMPTS]), "limit": ATTEMPTS}
+    shown_attempts = list(attempts.order_by("-id")[:ATTEMPTS])
+    for attempt in shown_attempts:
+        attempt.outcome = attempt.outcome.replace("_", " ")
+    context = {"attempts": shown_attempts, "limit": ATTEMPTS}
     return render_to_string("admin/messaging/_attempts.html", context)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from django.contrib.admin.widgets import AutocompleteSelect
+from django.contrib.admin.widgets import AdminTextareaWidget, AutocompleteSelect
 from django.db import models, transaction
 from django.http import HttpRequest
 
@@ -23,7 +23,9 @@ class ConfigurationAdmin(GuardedAdmin):
 
     form = VersionedForm
     search_fields: ClassVar[tuple[str, ...]] = ("name", "description")
-    formfield_overrides = {models.JSONField: {"form_class": JSONField}}
+    formfield_overrides = {
+        models.JSONField: {"form_class": JSONField, "widget": AdminTextareaWidget({"rows": 2})}
+    }
 
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None

@@ -58,6 +58,12 @@ def bounded_count(rows: Any) -> int:
 class RelatedFilter(admin.RelatedFieldListFilter):
     """Offer some queues or topics, however many there are."""
 
+    heading: Any = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = self.heading or self.title
+
     def field_choices(
         self, field: Any, request: HttpRequest, model_admin: admin.ModelAdmin
     ) -> list[tuple[str, str | Any]]:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy
 from ..models import Attempt, DeadLetter, Message
 from .deadletters import attempts_of, preformatted, with_names
 from .lists import NewestRelatedFilter, RecordAdmin, search_by_number
-from .payloads import PayloadAdmin
+from .payloads import PayloadAdmin, on_one_line
 
 
 class NumberedAdmin(RecordAdmin):
@@ -52,10 +52,12 @@ class MessageAdmin(PayloadAdmin, NumberedAdmin):
         return first
 
     @admin.display(description=gettext_lazy("sent to"))
-    def sent_to(self, message: Any) -> str:
+    def sent_to(self, message: Any) -> SafeString:
         if message.topic_id is not None:
-            return _("topic %s") % (message.topic_name or _("(no longer exists)"))
-        return _("queue %s") % (message.queue_name or _("(no longer exists)"))
+            name, place = message.topic_name, _("topic {}")
+        else:
+            name, place = message.queue_name, _("queue {}")
+        return on_one_line(place.format(name or _("(no longer exists)")))
 
     @admin.display(description=gettext_lazy("now"))
     def whereabouts(self, message: Message) -> SafeString | str:

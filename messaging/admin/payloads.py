@@ -8,6 +8,7 @@ from django.db.models import Case, F, Func, IntegerField, Model, QuerySet, TextF
 from django.db.models.functions import Cast, Left, Length
 from django.http import HttpRequest
 from django.template.loader import render_to_string
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -58,8 +59,8 @@ class PayloadAdmin(admin.ModelAdmin):
         return rows
 
     @admin.display(description=gettext_lazy("body"))
-    def body_preview(self, row: Any) -> str:
-        return shown(row.preview)
+    def body_preview(self, row: Any) -> SafeString:
+        return on_one_line(row.preview)
 
     @admin.display(description=gettext_lazy("body"))
     def body_shown(self, row: Model) -> SafeString:
@@ -99,6 +100,11 @@ def indented(text: str) -> str:
     except InvalidMessage:
         return text
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def on_one_line(text: str) -> SafeString:
+    """Return text that a list cuts off at the end of its column."""
+    return format_html('<span class="messaging-line">{}</span>', shown(text))
 
 
 def shown(text: str) -> str:

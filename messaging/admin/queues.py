@@ -18,10 +18,10 @@ from .. import send as send_message
 from ..exceptions import OperationRefused
 from ..models import Queue, Subscription, validate_delays
 from ..store.connection import connection_for
-from ..store.operations import Depth, counted, depths
+from ..store.operations import counted, depths
 from .editing import ConfigurationAdmin
 from .forms import VersionedForm
-from .lists import GuardedChangeList
+from .lists import GuardedChangeList, search_by_number
 from .operations import AT_ONCE, Confirmation, Operation, OperationsAdmin, Selection
 from .sending import SendingAdmin
 
@@ -160,12 +160,13 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
         "scheduled",
         "dead",
         "max_deliveries",
-        "backoff",
         "dead_letter_queue",
     )
     list_select_related = ("dead_letter_queue",)
     sortable_by = ("name",)
     form = QueueForm
+    delete_confirmation_template = "admin/messaging/delete_queue.html"
+    delete_selected_confirmation_template = "admin/messaging/delete_queues.html"
     autocomplete_fields = ("dead_letter_queue",)
     inlines = (SubscriptionInline,)
     operations = (PAUSE, RESUME, PURGE)
@@ -216,16 +217,23 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
         field = "queue" if depth.dead else "origin"
         return self._linked("deadletter", field, queue, depth.dead + depth.dead_elsewhere)
 
-    @admin.display(description=gettext_lazy("waiting"))
-    def depth(self, queue: Queue) -> str:
-        depth: Depth = control.depth(queue)
-        return str(depth)
+    @admin.display(description=gettext_lazy("holds"))
+    def depth(self, queue: Any) -> SafeString:
+        queue.depth = control.depth(queue)
+        parts = (self.ready(queue), self.scheduled(queue), self.dead(queue))
+        return format_html(_("{} ready, {} scheduled, {} dead letters"), *parts)
 
     def _linked(self, model: str, field: str, queue: Queue, count: int) -> SafeString | str:
         if not count:
             return "0"
         url = f"{self.address('changelist', model=model)}?{field}__id__exact={queue.pk}"
         return format_html('<a href="{}">{}</a>', url, counted(count))
+
+    def links(self, request: HttpRequest, object_id: str) -> list[tuple[str, Any]]:
+        pk = search_by_number(object_id)
+        paused = Queue.objects.filter(pk=pk or 0, paused_at__isnull=False).exists()
+        useless = PAUSE.label if paused else RESUME.label
+        return [link for link in super().links(request, object_id) if link[1] != useless]
 
     # Actions of the list.
 

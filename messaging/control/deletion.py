@@ -26,14 +26,14 @@ def delete_queue(
     """
     found = find_queue(queue, using)
     connection = connection_for(using)
-    _check_deletion(connection, found, force)
+    _check(connection, found, force)
     with recorded("Queue deleted", found, by, deletion=True, queue=found.name) as done:
         if force:
             _empty(connection, found.pk, done)
         try:
             with transaction.atomic(using=connection.alias):
                 operations.keep_senders_out(connection, LOCK_WAIT)
-                _check_deletion(connection, found, force)
+                _check(connection, found, force)
                 if force:
                     _empty(connection, found.pk, done)
                 queues(using).filter(pk=found.pk).delete()
@@ -47,34 +47,42 @@ def delete_queue(
 
 
 def obstacle_to_deletion(queue: Queue | str, *, using: str | None = None) -> str:
-    """Say what would be lost with a queue, and the remedy; nothing when it can be deleted."""
-    try:
-        _check_deletion(connection_for(using), find_queue(queue, using), False)
-    except OperationRefused as refusal:
-        return str(refusal)
+    """Say what is in the way of a queue's deletion, and the remedy; nothing when nothing is."""
+    found = find_queue(queue, using)
+    connection = connection_for(using)
+    return _held_for(connection, found) or _used_by(connection, found)
+
+
+def _check(connection: BaseDatabaseWrapper, queue: Queue, force: bool) -> None:
+    if obstacle := _held_for(connection, queue):
+        raise OperationRefused(obstacle)
+    if not force and (obstacle := _used_by(connection, queue)):
+        raise OperationRefused(f"{obstacle} Or delete it with force=True.")
+
+
+def _held_for(connection: BaseDatabaseWrapper, queue: Queue) -> str:
+    sources = queue.dead_letter_sources.using(connection.alias).values_list("name", flat=True)
+    if names := list(sources[:3]):
+        return (
+            f"Queue {queue.name!r} is the dead-letter queue of {', '.join(names)}. Give them "
+            f"another one first."
+        )
     return ""
 
 
-def _check_deletion(connection: BaseDatabaseWrapper, queue: Queue, force: bool) -> None:
-    sources = queue.dead_letter_sources.using(connection.alias).values_list("name", flat=True)
-    if held_for := list(sources[:3]):
-        raise OperationRefused(
-            f"Queue {queue.name!r} is the dead-letter queue of {', '.join(held_for)}. Give "
-            f"them another one first."
-        )
-    if force:
-        return
+def _used_by(connection: BaseDatabaseWrapper, queue: Queue) -> str:
     depth = operations.depths(connection, [queue.pk])[queue.pk]
     if any(depth):
-        raise OperationRefused(
-            f"Queue {queue.name!r} has messages: {depth}. Purge it and redrive or "
-            f"discard its dead letters first, or delete it with force=True."
+        return (
+            f"Queue {queue.name!r} has messages: {depth}. Purge it, and redrive or discard its "
+            f"dead letters first."
         )
     if workers := operations.live_workers(connection, queue.name):
-        raise OperationRefused(
+        return (
             f"Queue {queue.name!r} is served by {len(workers):,} worker processes, such as "
-            f"{workers[0]}. Stop them first, or delete it with force=True."
+            f"{workers[0]}. Stop them first."
         )
+    return ""
 
 
 def _empty(connection: BaseDatabaseWrapper, queue_id: int, done: Done) -> None:
