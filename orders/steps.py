@@ -7,7 +7,7 @@ from .models import Card, Order
 
 PAYMENT_WAITS = {
     Card.GOOD: "The gateway is being asked.",
-    Card.FLAKY: "The gateway timed out. The queue backs off, then asks again.",
+    Card.FLAKY: "The gateway times out at first. The queue backs off, then asks again.",
     Card.UNREACHABLE: "The gateway does not answer. After the last delivery the message becomes "
     "a dead letter, and waits there for a person.",
     Card.DECLINED: "The gateway is being asked.",
