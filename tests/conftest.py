@@ -58,7 +58,7 @@ def _drop_databases_of_ended_runs() -> None:
             run = name.rpartition("_")[2]
             if run.isdigit() and not psutil.pid_exists(int(run)):
                 # Two runs that start together both see it.
-                with suppress(psycopg.errors.UndefinedDatabase):
+                with suppress(psycopg.errors.InvalidCatalogName):
                     server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
