@@ -30,7 +30,7 @@ PATIENCE = 3
 # A filter offers this many queues or topics; the others are a search away.
 CHOICES = 100
 # A filter without an index looks at this many rows.
-NEWEST = 500_000
+NEWEST = 200_000
 
 
 class AtLeast(int):

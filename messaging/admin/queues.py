@@ -213,9 +213,9 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
 
     @admin.display(description=gettext_lazy("dead"))
     def dead(self, queue: Any) -> SafeString | str:
-        depth = queue.depth
-        field = "queue" if depth.dead else "origin"
-        return self._linked("deadletter", field, queue, depth.dead + depth.dead_elsewhere)
+        if queue.depth.held:
+            return self._linked("deadletter", "queue", queue, queue.depth.held)
+        return self._linked("deadletter", "origin", queue, queue.depth.dead)
 
     @admin.display(description=gettext_lazy("holds"))
     def depth(self, queue: Any) -> SafeString:

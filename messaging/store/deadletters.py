@@ -129,10 +129,13 @@ def discard(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> list[int]:
     return [dead_id for (dead_id,) in run(connection, DISCARD, {"ids": list(ids)})]
 
 
+# Pairs, so that only the index of the queue has the order asked for.
 BATCH: dict[bool, Any] = {
     True: """
-        SELECT id FROM messaging_deadletter WHERE queue_id = %(queue_id)s AND id > %(after)s
-        AND id <= %(upto)s ORDER BY id LIMIT %(limit)s
+        SELECT id FROM messaging_deadletter
+        WHERE (queue_id, id) > (%(queue_id)s, %(after)s)
+        AND (queue_id, id) <= (%(queue_id)s, %(upto)s)
+        ORDER BY queue_id, id LIMIT %(limit)s
     """,
     False: """
         SELECT id FROM messaging_deadletter WHERE id > %(after)s AND id <= %(upto)s

@@ -102,7 +102,7 @@ def test_queues_lists_what_waits_and_who_paused(letters: Queue, bury: Any) -> No
     bury(2)
     run("queues", "pause", "letters", "--reason", "gateway down")
     first, second = run("queues", "list", "letters", "letters.dlq").splitlines()[1:]
-    assert first.split()[:4] == ["letters", "3", "1", "0"]
+    assert first.split()[:4] == ["letters", "3", "1", "2"]
     assert "paused by" in first
     assert first.endswith("gateway down")
     assert second.split() == ["letters.dlq", "0", "0", "2", "running"]

@@ -178,6 +178,38 @@ def test_a_bulk_verb_that_breaks_off_is_on_record_with_what_it_did(
     assert note == "Dead letters discarded: 3, then stopped by RuntimeError."
 
 
+# depth
+
+
+def test_a_depth_is_counted_from_indexes_also_for_the_empty_queue_next_to_a_full_one(
+    queue: Queue,
+) -> None:
+    rows = "FROM generate_series(1, 20000) AS number"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt) "
+            f"SELECT %(queue)s, 0, number, 1 {rows}; "
+            f"INSERT INTO messaging_scheduled (queue_id, priority, message_id, attempt, due_at) "
+            f"SELECT %(queue)s, 0, number, 1, now() {rows}; "
+            f"INSERT INTO messaging_deadletter (message_id, queue_id, origin_id, priority, headers,"
+            f" published_at, attempts, reason, description, error, traceback, fingerprint) "
+            f"SELECT number, %(queue)s, %(queue)s, 0, '{{}}', now(), 1, '', '', '', "
+            f"repeat(md5(number::text), 20), '' {rows}; "
+            f"ANALYZE messaging_delivery, messaging_scheduled, messaging_deadletter",
+            {"queue": queue.pk},
+        )
+        cursor.execute(
+            f"EXPLAIN {operations.DEPTHS}",
+            {"ids": [queue.pk, queue.dead_letter_queue_id], "limit": operations.COUNT_LIMIT + 1},
+        )
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert plan.count("Index Only Scan") == 4, plan
+    assert control.depth(queue) == (10_001, 10_001, 10_001, 10_001)
+    assert str(control.depth(queue)).startswith("10,000+ ready, 10,000+ scheduled")
+    assert control.depth("letters.dlq") == (0, 0, 0, 0)
+    assert str(control.depth("letters.dlq")) == "none"
+
+
 # purge
 
 
@@ -350,7 +382,7 @@ def serve(queue: Queue) -> None:
     [
         (fill_ready, "3 ready"),
         (fill_scheduled, "1 scheduled"),
-        (fill_dead, "2 dead letters held elsewhere"),
+        (fill_dead, "2 dead letters from here"),
         (serve, "1 worker processes, such as w1"),
     ],
 )

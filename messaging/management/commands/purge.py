@@ -26,7 +26,7 @@ class Command(OperatorCommand):
         found = control.find_queue(queue, self.using)
         upto = control.ceiling(self.using)
         depth = control.depth(found, using=self.using)
-        count = depth.dead if dead else depth.ready + depth.scheduled
+        count = depth.held if dead else depth.ready + depth.scheduled
         what = f"{counted(count)} {'dead letters' if dead else 'messages'} of queue {queue}"
         if options["dry_run"]:
             return self.answer(

@@ -65,7 +65,11 @@ def _row(queue: Queue, depth: Depth) -> tuple[str, ...]:
     if queue.paused_at:
         state = f"paused by {queue.paused_by or '?'} since {queue.paused_at:%Y-%m-%d %H:%M} UTC"
         state += f": {queue.pause_reason}" if queue.pause_reason else ""
-    return (queue.name, *map(counted, (depth.ready, depth.scheduled, depth.dead)), state)
+    return (
+        queue.name,
+        *map(counted, (depth.ready, depth.scheduled, depth.held or depth.dead)),
+        state,
+    )
 
 
 def _facts(queue: Queue, depth: Depth) -> dict[str, Any]:
@@ -73,6 +77,7 @@ def _facts(queue: Queue, depth: Depth) -> dict[str, Any]:
         "name": queue.name,
         "ready": number(depth.ready),
         "scheduled": number(depth.scheduled),
+        "held": number(depth.held),
         "dead": number(depth.dead),
         "paused_at": queue.paused_at.isoformat() if queue.paused_at else None,
         "paused_by": queue.paused_by,

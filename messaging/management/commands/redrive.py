@@ -6,7 +6,8 @@ from typing import Any
 from messaging import control
 from messaging.management.operators import EXIT_CODES, OperatorCommand, number
 from messaging.models import DeadLetter
-from messaging.store.operations import COUNT_LIMIT, counted
+from messaging.store.connection import connection_for
+from messaging.store.operations import COUNT_LIMIT, counted, dead_of_queue
 
 
 def row_id(text: str) -> int:
@@ -55,6 +56,11 @@ class Command(OperatorCommand):
         if ids:
             return dead.filter(pk__in=ids).count()
         if queue is not None:
-            depth = control.depth(queue, using=self.using)
-            return min(depth.dead + depth.dead_elsewhere, COUNT_LIMIT + 1)
+            found = control.find_queue(queue, self.using)
+            newest = control.ceiling(self.using).dead
+            limit = COUNT_LIMIT + 1
+            ids = dead_of_queue(
+                connection_for(self.using), found.pk, after=0, upto=newest, limit=limit
+            )
+            return len(ids)
         return dead.order_by()[: COUNT_LIMIT + 1].count()

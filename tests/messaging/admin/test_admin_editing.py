@@ -298,8 +298,8 @@ def test_the_list_of_queues_says_what_waits_and_leads_to_it(
     page = root.get(address("queue") + "?q=letters")
     rows = {row.name: row for row in page.context["cl"].result_list}
     row, holder = rows["letters"], rows["letters.dlq"]
-    assert (row.depth.ready, row.depth.scheduled, row.depth.dead_elsewhere) == (3, 1, 2)
-    assert holder.depth.dead == 2
+    assert (row.depth.ready, row.depth.scheduled, row.depth.dead) == (3, 1, 2)
+    assert holder.depth.held == 2
     html = page.content.decode()
     assert f"{address('deadletter')}?origin__id__exact={letters.pk}" in html
     assert f"{address('deadletter')}?queue__id__exact={holder.pk}" in html
