@@ -61,11 +61,15 @@ class Reader:
     def sockets(self) -> int:
         return self._followed.total()
 
+    @property
+    def is_running(self) -> bool:
+        return self._task is not None
+
     async def follow(self, topic: str | None, channel: str) -> None:
         """Have a topic's events handed to a socket's channel."""
         await self._layer.group_add(self.group(topic), channel)
         self._followed[topic] += 1
-        if self._task is None or self._task.done():
+        if self._task is None:
             self._cursor = None
             self._handed.clear()
             self._task = asyncio.create_task(self._run())
