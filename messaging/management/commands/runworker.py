@@ -78,7 +78,7 @@ class Command(BaseCommand):
             synchronise()
         except OperationalError as error:
             raise CommandError(
-                f"The database of messaging does not answer: {error}\nStart it, or correct DATABASES."
+                f"The database does not answer: {error}\nStart it, or correct DATABASES."
             ) from error
         worker = Options(
             consumers=consumers,
