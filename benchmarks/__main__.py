@@ -1,4 +1,4 @@
-"""Run benchmarks: `python -m benchmarks [publish] [consume] [--rounds N]`."""
+"""Run benchmarks: `python -m benchmarks [PART ...] [--rounds N]`."""
 
 import argparse
 import os
@@ -12,12 +12,15 @@ from django.core.management import call_command
 # What is measured, the limit it is measured against, messages a round, rounds, ratio to reach.
 # Commits one by one are measured in many short rounds, because the disk's pace drifts.
 PARTS = {
-    "publish": ("publish_one_by_one", "raw_insert", 300, 15, 0.8),
-    "consume": ("one_worker", "raw_delete", 40_000, 3, 0.5),
+    "publish": ("send_one_by_one", "raw_insert", 300, 15, 0.8),
+    "publish-atomic": ("send_in_transactions", "raw_insert_in_transactions", 300, 15, 0.8),
+    "consume": ("one_worker", "raw_delete", 40_000, 5, 0.5),
 }
 TITLES = {
-    "publish_one_by_one": "send() one by one, in atomic()",
-    "raw_insert": "plain one-row INSERT, one commit each",
+    "send_one_by_one": "send(), one by one",
+    "raw_insert": "plain one-row INSERT, one by one",
+    "send_in_transactions": "send() in atomic(), one by one",
+    "raw_insert_in_transactions": "plain one-row INSERT in BEGIN and COMMIT, one by one",
     "one_worker": "runworker --processes 1, handler that does nothing",
     "raw_delete": "plain DELETE ... SKIP LOCKED LIMIT 100 RETURNING",
 }

@@ -35,20 +35,44 @@ def plain() -> Iterator[psycopg.Connection]:
         yield raw
 
 
+INSERT = "INSERT INTO bench_raw (queue_id, body) VALUES (%s, %s::jsonb)"
+
+
 def raw_insert(count: int) -> float:
-    """Insert rows one by one with psycopg, one commit each."""
+    """Insert rows one by one with psycopg, each a commit of its own."""
     text = json.dumps(BODY)
-    sql = "INSERT INTO bench_raw (queue_id, body) VALUES (%s, %s::jsonb)"
     with plain() as raw:
         raw.execute("TRUNCATE bench_raw")
         started = time.perf_counter()
         for _ in range(count):
-            raw.execute(sql, (1, text), prepare=True)
+            raw.execute(INSERT, (1, text), prepare=True)
         return count / (time.perf_counter() - started)
 
 
-def publish_one_by_one(count: int) -> float:
-    """Send messages one by one through the public API, one `atomic()` block each."""
+def raw_insert_in_transactions(count: int) -> float:
+    """Insert rows one by one with psycopg, each between BEGIN and COMMIT."""
+    text = json.dumps(BODY)
+    with plain() as raw:
+        raw.execute("TRUNCATE bench_raw")
+        started = time.perf_counter()
+        for _ in range(count):
+            with raw.transaction():
+                raw.execute(INSERT, (1, text), prepare=True)
+        return count / (time.perf_counter() - started)
+
+
+def send_one_by_one(count: int) -> float:
+    """Send messages one by one through the public API, each a commit of its own."""
+    started = time.perf_counter()
+    for _ in range(count):
+        send(QUEUE, BODY)
+    rate = count / (time.perf_counter() - started)
+    empty()
+    return rate
+
+
+def send_in_transactions(count: int) -> float:
+    """Send messages one by one through the public API, each in an `atomic()` block."""
     started = time.perf_counter()
     for _ in range(count):
         with transaction.atomic():
