@@ -208,12 +208,23 @@ class GuardedAdmin(admin.ModelAdmin):
     def _too_slow(self, request: HttpRequest) -> HttpResponse:
         text = _("This took longer than %(seconds)d seconds and was given up. Narrow the filter.")
         messages.error(request, text % {"seconds": PATIENCE})
-        context = {
+        page = self.page(request, "too_slow", self.opts.verbose_name_plural)
+        page.status_code = 503
+        return page
+
+    def page(self, request: HttpRequest, name: str, title: Any, **context: Any) -> TemplateResponse:
+        """Return a page of our own among the admin's, under the list of this model."""
+        request.current_app = self.admin_site.name
+        # The names that the admin's own change page takes, which ours extend for its frame.
+        frame = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
-            "title": self.opts.verbose_name_plural,
+            "title": title,
+            "original": title,
+            "has_view_permission": True,
+            "media": self.media,
         }
-        return TemplateResponse(request, "admin/messaging/too_slow.html", context, status=503)
+        return TemplateResponse(request, f"admin/messaging/{name}.html", frame | context)
 
 
 class RecordAdmin(GuardedAdmin):

@@ -16,7 +16,6 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.core import signing
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.functional import Promise
 from django.utils.http import urlencode
@@ -132,22 +131,19 @@ class OperationsAdmin(GuardedAdmin):
             messages.warning(request, _("None of what was selected is there any more."))
             return HttpResponseRedirect(self.address("changelist"))
         samples = [self.describe(row) for row in rows[:SAMPLES]]
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": operation.label,
-            "operation": operation,
-            "url": self.address("operate", operation.name),
-            "back": self.address("changelist"),
-            "count": counted(count),
-            "samples": samples,
-            "others": counted(count - len(samples)) if count > len(samples) else "",
-            "token": token,
-            "form": form or operation.form(names=self._names(rows, count)),
-            "media": self.media,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/messaging/confirm.html", context)
+        return self.page(
+            request,
+            "confirm",
+            operation.label,
+            operation=operation,
+            url=self.address("operate", operation.name),
+            back=self.address("changelist"),
+            count=counted(count),
+            samples=samples,
+            others=counted(count - len(samples)) if count > len(samples) else "",
+            token=token,
+            form=form or operation.form(names=self._names(rows, count)),
+        )
 
     def _carry_out(self, request: HttpRequest, operation: Operation) -> HttpResponse:
         token = request.POST.get("token", "")

@@ -7,7 +7,6 @@ from django.contrib import messages
 from django.contrib.admin.utils import unquote
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -55,17 +54,8 @@ class SendingAdmin(GuardedAdmin):
         form = TestMessageForm(request.POST or None)
         if request.method == "POST" and form.is_valid() and self._sent(request, row, form):
             return HttpResponseRedirect(self.address("send", row.pk))
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": _("Send a test message"),
-            "subtitle": str(row),
-            "original": row,
-            "form": form,
-            "media": self.media,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/messaging/send.html", context)
+        title = _("Send a test message")
+        return self.page(request, "send", title, subtitle=str(row), original=row, form=form)
 
     def _sent(self, request: HttpRequest, row: Any, form: TestMessageForm) -> bool:
         values = form.cleaned_data

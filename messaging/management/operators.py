@@ -11,7 +11,7 @@ from django.db import connections
 
 from .. import conf
 from ..exceptions import MessagingError
-from ..store.operations import COUNT_LIMIT
+from ..store.operations import COUNT_LIMIT, counted
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 refused or wrong arguments."
 
@@ -61,6 +61,11 @@ class OperatorCommand(BaseCommand):
             raise self.refusal(f"{question} Nobody can answer here: add --yes, or --dry-run.")
         if input(f"{question} Type {expected!r} to go on: ").strip() != expected:
             raise self.refusal("Nothing was done.")
+
+
+def some(count: int, thing: str) -> str:
+    """Say a bounded count of something."""
+    return f"{counted(count)} {thing}" if count == 1 else f"{counted(count)} {thing}s"
 
 
 def number(count: int) -> dict[str, Any]:

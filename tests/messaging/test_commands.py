@@ -181,7 +181,7 @@ def test_purge_does_not_ask_with_yes(letters: Queue) -> None:
 
 def test_a_dry_purge_only_counts(letters: Queue) -> None:
     send("letters", 1)
-    assert run("purge", "letters", "--dry-run") == "Would delete 1 messages of queue letters."
+    assert run("purge", "letters", "--dry-run") == "Would delete 1 message of queue letters."
     assert Delivery.objects.count() == 1
 
 
@@ -232,8 +232,8 @@ def test_redrive_of_many_refuses_where_nobody_can_type(
 def test_a_dry_redrive_only_counts(letters: Queue, bury: Any, which: list[str]) -> None:
     ids = bury(2)
     which = [str(ids[0]) if part == "1" else part for part in which]
-    expected = 1 if "--id" in which else 2
-    assert run("redrive", "--dry-run", *which) == f"Would redrive {expected} dead letters."
+    expected = "1 dead letter" if "--id" in which else "2 dead letters"
+    assert run("redrive", "--dry-run", *which) == f"Would redrive {expected}."
     assert DeadLetter.objects.count() == 2
 
 

@@ -4,8 +4,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from messaging import control
-from messaging.management.operators import EXIT_CODES, OperatorCommand, number
-from messaging.store.operations import counted
+from messaging.management.operators import EXIT_CODES, OperatorCommand, number, some
 
 
 class Command(OperatorCommand):
@@ -27,7 +26,8 @@ class Command(OperatorCommand):
         upto = control.ceiling(self.using)
         depth = control.depth(found, using=self.using)
         count = depth.held if dead else depth.ready + depth.scheduled
-        what = f"{counted(count)} {'dead letters' if dead else 'messages'} of queue {queue}"
+        thing = "dead letter" if dead else "message"
+        what = f"{some(count, thing)} of queue {queue}"
         if options["dry_run"]:
             return self.answer(
                 f"Would delete {what}.", {"queue": queue, "would_purge": number(count)}
@@ -39,6 +39,6 @@ class Command(OperatorCommand):
         else:
             purged = control.purge(found, by=self.by, upto=upto, using=self.using)
         return self.answer(
-            f"Deleted {purged:,} {'dead letters' if dead else 'messages'} of queue {queue}.",
+            f"Deleted {purged:,} {thing}{'' if purged == 1 else 's'} of queue {queue}.",
             {"queue": queue, "purged": purged},
         )

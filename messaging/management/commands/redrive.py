@@ -4,10 +4,10 @@ from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from messaging import control
-from messaging.management.operators import EXIT_CODES, OperatorCommand, number
+from messaging.management.operators import EXIT_CODES, OperatorCommand, number, some
 from messaging.models import DeadLetter
 from messaging.store.connection import connection_for
-from messaging.store.operations import COUNT_LIMIT, counted, dead_of_queue
+from messaging.store.operations import COUNT_LIMIT, dead_of_queue
 
 
 def row_id(text: str) -> int:
@@ -39,17 +39,19 @@ class Command(OperatorCommand):
         count = self._count(ids, queue)
         if options["dry_run"]:
             return self.answer(
-                f"Would redrive {counted(count)} dead letters.", {"would_redrive": number(count)}
+                f"Would redrive {some(count, 'dead letter')}.", {"would_redrive": number(count)}
             )
         if count and not ids and not options["yes"]:
-            self.ask(f"This redrives {counted(count)} dead letters.", "yes")
+            self.ask(f"This redrives {some(count, 'dead letter')}.", "yes")
         if ids:
             moved = control.redrive(ids, by=self.by, using=self.using)
         elif queue is not None:
             moved = control.redrive_queue(queue, by=self.by, using=self.using)
         else:
             moved = control.redrive_all(by=self.by, using=self.using)
-        return self.answer(f"Redrove {moved:,} dead letters.", {"redriven": moved})
+        return self.answer(
+            f"Redrove {moved:,} dead letter{'' if moved == 1 else 's'}.", {"redriven": moved}
+        )
 
     def _count(self, ids: list[int] | None, queue: str | None) -> int:
         dead = DeadLetter.objects.using(self.using)
