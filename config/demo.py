@@ -154,8 +154,8 @@ def start(parts: list[Part], port: int) -> None:
             break
         if asked_to_stop.wait(0.1):
             return
-    # Half an hour, with about fifteen orders a second in its busiest months.
-    parts.append(Part("replay", "manage.py", "replay_orders", "--speed", "30000x"))
+    # Half an hour, with about fifteen orders a second in its busiest months, and some that fail.
+    parts.append(Part("replay", "manage.py", "replay_orders", "--speed", "30000x", "--chaos"))
 
 
 def show_addresses(port: int, password: str) -> None:
