@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import psycopg
+from django.db import DatabaseError
 
 from .. import conf, signals
 from ..engines import wakeup
@@ -44,7 +45,7 @@ class Listener(threading.Thread):
                     # What came before the LISTEN was not heard.
                     self._changed()
                     self._listen(raw)
-            except psycopg.Error as error:
+            except (psycopg.Error, DatabaseError, OSError) as error:
                 logger.warning(
                     "Worker does not hear wake-ups and polls every=%.1f error=%s",
                     conf.POLL_INTERVAL,
