@@ -1,82 +1,22 @@
 """Control: what operators' verbs do to queues and messages, and what they leave on record."""
 
 import logging
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from control_rows import bury, holding, waiting
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import connection, transaction
-from django.utils import timezone
+from django.db import connection
 
 from messaging import UnknownQueue, control, send, send_many
 from messaging.engines import wakeup
 from messaging.exceptions import OperationRefused
-from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled, Subscription, Worker
+from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled
 from messaging.store import deadletters, operations
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def queue() -> Queue:
-    holder = Queue.objects.create(name="letters.dlq")
-    return Queue.objects.create(name="letters", dead_letter_queue=holder)
-
-
-@pytest.fixture
-def operator() -> User:
-    return User.objects.create_user("olga")
-
-
-@pytest.fixture
-def arrivals(monkeypatch: pytest.MonkeyPatch) -> list[wakeup.Arrival]:
-    """Return what the workers would be told about."""
-    told: list[wakeup.Arrival] = []
-    monkeypatch.setattr(wakeup, "announce", lambda _, arrivals: told.extend(arrivals))
-    return told
-
-
-@pytest.fixture
-def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return one alias for each time that the workers would be told to look at everything."""
-    told: list[str] = []
-    monkeypatch.setattr(wakeup, "announce_change", lambda of: told.append(of.alias))
-    return told
-
-
-@pytest.fixture
-def in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("batches", "queues", "deadletters"):
-        monkeypatch.setattr(f"messaging.control.{module}.BATCH", 3)
-
-
-def bury(origin: Queue, count: int = 1, **fields: Any) -> list[int]:
-    """Make dead letters of messages sent to a queue; return their ids."""
-    dead = []
-    for number in range(count):
-        message = Message.objects.create(queue=origin, headers={}, body={"n": number})
-        values: dict[str, Any] = {
-            "message_id": message.pk,
-            "queue": origin.dead_letter_queue or origin,
-            "origin": origin,
-            "priority": 0,
-            "headers": {},
-            "body": {"n": number},
-            "published_at": timezone.now(),
-            "attempts": 5,
-            "reason": "max_deliveries",
-            "error": "ValueError",
-            "fingerprint": "f",
-        }
-        dead.append(DeadLetter.objects.create(**values | fields).pk)
-    return dead
-
-
-def waiting(queue: Queue) -> int:
-    return Delivery.objects.filter(queue=queue).count()
 
 
 # pause and resume
@@ -353,77 +293,6 @@ def test_a_cancelled_delivery_never_happens_and_its_message_stays_in_the_log(que
     assert Message.objects.filter(pk=message_id).exists()
 
 
-# deletion of a queue
-
-
-def fill_ready(queue: Queue) -> None:
-    send_many("letters", range(3))
-
-
-def fill_scheduled(queue: Queue) -> None:
-    send("letters", 1, delay=60)
-
-
-def fill_dead(queue: Queue) -> None:
-    bury(queue, 2)
-
-
-def serve(queue: Queue) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """INSERT INTO messaging_worker (name, host, pid, version, queues, threads, running,
-                handled, failed, state, started_at, seen_at)
-            VALUES ('w1', 'h', 1, '0', '["letters"]', 1, '{}', 0, 0, 'running', now(), now())"""
-        )
-
-
-@pytest.mark.parametrize(
-    ("fill", "obstacle"),
-    [
-        (fill_ready, "3 ready"),
-        (fill_scheduled, "1 scheduled"),
-        (fill_dead, "2 dead letters from here"),
-        (serve, "1 worker processes, such as w1"),
-    ],
-)
-def test_a_queue_in_use_is_not_deleted_and_says_what_is_in_the_way(
-    queue: Queue, fill: Callable[[Queue], None], obstacle: str
-) -> None:
-    fill(queue)
-    with pytest.raises(OperationRefused, match=obstacle):
-        control.delete_queue(queue)
-    assert Queue.objects.filter(pk=queue.pk).exists()
-    assert obstacle in control.obstacle_to_deletion(queue)
-
-
-def test_a_queue_is_not_deleted_while_it_holds_the_dead_letters_of_others(queue: Queue) -> None:
-    with pytest.raises(OperationRefused, match="dead-letter queue of letters"):
-        control.delete_queue("letters.dlq", force=True)
-
-
-def test_an_idle_queue_is_deleted_with_its_subscriptions(queue: Queue, operator: User) -> None:
-    Subscription.objects.create(pattern="orders.#", queue=queue)
-    Worker.objects.all().delete()
-    assert control.delete_queue("letters", by=operator) == 0
-    assert not Queue.objects.filter(name="letters").exists()
-    assert not Subscription.objects.filter(pattern="orders.#").exists()
-    assert LogEntry.objects.get().get_change_message() == "Queue deleted: 0."
-
-
-def test_a_queue_deleted_by_force_takes_what_waits_and_counts_it(
-    queue: Queue, operator: User, in_small_batches: None
-) -> None:
-    fill_ready(queue)
-    fill_scheduled(queue)
-    bury(queue, 4, queue=queue)
-    serve(queue)
-    assert control.delete_queue(queue, force=True, by=operator) == 8
-    assert not Delivery.objects.exists()
-    assert not Scheduled.objects.exists()
-    assert not DeadLetter.objects.exists()
-    assert LogEntry.objects.get().get_change_message() == "Queue deleted: 8."
-
-
 # races: real connections
 
 
@@ -453,62 +322,3 @@ def test_two_operators_who_redrive_the_same_dead_letters_move_each_once(queue: Q
         moved.append(control.redrive(ids))
     assert moved == [2, 1]
     assert waiting(queue) == 3
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_queue_is_not_deleted_under_a_transaction_that_is_sending_to_it(
-    queue: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("messaging.control.deletion.LOCK_WAIT", 0.05)
-    with (
-        holding(lambda cursor: send("letters", "not committed yet"), commit=True),
-        pytest.raises(OperationRefused, match="Try again"),
-    ):
-        control.delete_queue(queue)
-    with pytest.raises(OperationRefused, match="1 ready"):
-        control.delete_queue(queue)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_who_sends_while_a_queue_is_deleted_learns_that_it_is_gone(
-    queue: Queue, elsewhere: Any, until: Any, waiters: Any
-) -> None:
-    with transaction.atomic():
-        operations.keep_senders_out(connection, 1)
-        sending = elsewhere(send, "letters", 1)
-        until(waiters)
-        Queue.objects.filter(pk=queue.pk).delete()
-    with pytest.raises(UnknownQueue, match="'letters'"):
-        sending.result(30)
-    assert not Delivery.objects.exists()
-
-
-class holding:
-    """Do something in a transaction of another connection, open until the block ends."""
-
-    def __init__(self, act: Callable[[Any], Any], *, commit: bool = False) -> None:
-        self.act = act
-        self.commit = commit
-        self.begun = threading.Event()
-        self.end = threading.Event()
-        self.thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        try:
-            with transaction.atomic():
-                with connection.cursor() as cursor:
-                    self.act(cursor)
-                self.begun.set()
-                assert self.end.wait(30)
-                transaction.set_rollback(not self.commit)
-        finally:
-            self.begun.set()
-            connection.close()
-
-    def __enter__(self) -> None:
-        self.thread.start()
-        assert self.begun.wait(30)
-
-    def __exit__(self, *error: object) -> None:
-        self.end.set()
-        self.thread.join(30)
