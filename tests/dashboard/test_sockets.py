@@ -70,8 +70,10 @@ class Browser:
         return frame["code"]
 
     async def hear_events(self, number: int) -> None:
-        """Take events, as a page does: only those that join on to what it has."""
+        """Take events as a page does, joining on to what it has, until it has so many."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while len(self.bodies) < number:
+            assert asyncio.get_running_loop().time() < deadline, self.bodies
             frame = await self.hear()
             assert frame["type"] == "frame", frame
             if news := frame.get("news"):
@@ -488,8 +490,9 @@ async def test_a_right_that_is_taken_away_is_missed_at_once_in_what_is_shown(
     await alter(
         lambda: User.objects.get().user_permissions.filter(codename="view_payload").delete()
     )
-    number = 1
-    while browser.bodies[-1]:
-        number += 1
+    for number in range(2, 100):
         await apublish("parcels.sent", "shown")
         await browser.hear_events(number)
+        if browser.bodies[-1] == "":
+            return
+    pytest.fail("bodies were shown on and on")
