@@ -161,6 +161,8 @@ class Queue(models.Model):
 
     def clean(self) -> None:
         super().clean()
+        if not isinstance(self.backoff_delays, list):  # Django skips validators for {} and ""
+            raise ValidationError({"backoff_delays": _("Use a list of delays in seconds.")})
         if self.backoff == Backoff.LIST and not self.backoff_delays:
             raise ValidationError({"backoff_delays": _("The back-off “list” needs its delays.")})
         seen = {self.pk}
