@@ -77,14 +77,16 @@ class TestPromoting:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_worker_promotes_at_a_time_and_the_others_do_not_wait(queue, elsewhere):
+def test_one_worker_promotes_at_a_time_and_the_others_do_not_wait(queue, elsewhere, monkeypatch):
+    monkeypatch.setattr(maintenance, "PROMOTE_BATCH", 2)
     queue()
     send_many("invoices", range(3), delay=60)
     make_due()
     with transaction.atomic():
-        arrivals, _ = maintenance.promote_due()
-        assert len(arrivals) == 1
+        arrivals, more = maintenance.promote_due()
+        assert (len(arrivals), more) == (1, True)
         assert elsewhere(maintenance.promote_due).result(15) == ([], False)
+    maintenance.promote_due()
     assert Delivery.objects.count() == 3
 
 

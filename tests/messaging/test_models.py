@@ -59,6 +59,11 @@ class TestQueues:
         assert (queue.deduplication_window, queue.retention) == (300, 7 * 24 * 3600)
         assert (queue.is_paused, queue.dead_letter_queue) == (False, None)
 
+    @pytest.mark.parametrize("delays", [{}, "", 0, None])
+    def test_delays_are_a_list_also_when_they_are_empty(self, delays):
+        with pytest.raises(ValidationError, match="list of delays"):
+            Queue(name="letters", backoff_delays=delays).clean()
+
     def test_a_list_of_delays_is_needed_for_the_back_off_list(self):
         with pytest.raises(ValidationError, match="needs its delays"):
             Queue(name="invoices", backoff="list").full_clean()
@@ -79,6 +84,14 @@ class TestQueues:
         third.dead_letter_queue = first
         with pytest.raises(ValidationError, match="round in a circle"):
             third.full_clean()
+
+    def test_a_circle_that_is_there_already_is_told_too(self, queue):
+        first, second = queue("first"), queue("second")
+        Queue.objects.filter(pk=first.pk).update(dead_letter_queue=second)
+        Queue.objects.filter(pk=second.pk).update(dead_letter_queue=first)
+        first.refresh_from_db()
+        with pytest.raises(ValidationError, match="round in a circle"):
+            Queue(name="third", dead_letter_queue=first).full_clean()
 
     def test_a_queue_that_holds_the_dead_letters_of_another_stays(self, queue):
         dead = queue("invoices.dlq")

@@ -75,6 +75,13 @@ class TestPreparing:
         assert "messaging_queue" in prepared()
         assert '"messaging_queue"' not in prepared()
 
+    def test_binding_on_the_server_prepares_nothing_else(self):
+        run(connection, ANSWER, {"n": 1})
+        with psycopg.Cursor(connection.connection) as cursor:
+            for _ in range(10):
+                cursor.execute("SELECT 'of the project'")
+        assert "of the project" not in prepared()
+
     def test_behind_a_pooler_nothing_is_prepared(self, queue, settings):
         settings.MESSAGING = {"PREPARE_STATEMENTS": False}
         queue()

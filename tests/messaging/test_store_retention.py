@@ -139,6 +139,13 @@ class TestBatches:
         assert prune(limit=3) == (0, waiting[-1])
         assert prune(after=waiting[-1], limit=3) == (1, behind)
 
+    @pytest.mark.parametrize(("hours", "hours_of_topic"), [(1, 50), (50, 1)])
+    def test_the_walk_goes_on_for_the_shortest_retention(self, queue, topic, hours, hours_of_topic):
+        queue(retention=hours * HOUR)
+        topic("orders.placed", retention=hours_of_topic * HOUR)
+        ids = [age(publish("orders.placed", n), 2 * HOUR) for n in range(2)]
+        assert prune(limit=1) == (hours_of_topic == 1, ids[0])
+
     def test_the_walk_ends_where_nothing_can_be_old_enough(self, queue):
         queue(retention=HOUR)
         old = handled(age(send("invoices", "old"), 2 * HOUR))

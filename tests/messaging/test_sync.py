@@ -94,6 +94,14 @@ class TestNeverOverwriting:
         assert (topic.description, topic.retention) == ("By hand", 60)
         assert not Subscription.objects.get(queue__name="archive").is_active
 
+    def test_a_dead_letter_queue_that_an_operator_removed_does_not_come_back(self):
+        declare()
+        synchronise()
+        Queue.objects.update(dead_letter_queue=None)
+        Queue.objects.filter(name="payments.dlq").delete()
+        assert not synchronise()
+        assert not Queue.objects.filter(name="payments.dlq").exists()
+
     def test_what_code_no_longer_declares_stays(self, declared):
         declare()
         synchronise()
@@ -122,12 +130,14 @@ class TestDeadLetterQueues:
         assert dead.description == "By hand"
 
     def test_a_declared_one_gets_none_of_its_own(self):
+        consumer("returns.dlq")(handle)
         consumer("invoices.dlq")(handle)
         declare_queue("invoices")
         synchronise()
         assert sorted(Queue.objects.values_list("name", "dead_letter_queue__name")) == [
             ("invoices", "invoices.dlq"),
             ("invoices.dlq", None),
+            ("returns.dlq", None),
         ]
 
     @pytest.mark.parametrize(("length", "has_one"), [(76, True), (77, False), (80, False)])
