@@ -30,6 +30,7 @@ from .store.publishing import known_names
 # Not 9999, which ends outside of what datetime can hold in the time zones west of Greenwich.
 LAST_YEAR = 9998
 
+
 def send(
     queue: str,
     body: Any,
