@@ -111,7 +111,7 @@ def schedule(
 ) -> None:
     """Insert deliveries again, each due ``after`` seconds from now as the attempt given."""
     _, queues, levels, messages, _, subscriptions = _columns(delivered)
-    params = (queues, levels, messages, list(attempts), subscriptions, list(after))
+    params = (queues, levels, messages, list(attempts), subscriptions, [float(s) for s in after])
     run(connection, SCHEDULE, params)
 
 

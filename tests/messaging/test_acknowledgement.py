@@ -112,6 +112,16 @@ class TestRetry:
         dead = DeadLetter.objects.get()
         assert (dead.priority, dead.subscription_id) == (7, subscription.pk)
 
+    def test_after_whole_seconds_shares_a_transaction_with_one_that_backs_off(self, declare):
+        def fail_in_two_ways(message):
+            raise Retry(after=60) if message.body else ValueError
+
+        declare(fail_in_two_ways, transaction_size=10, backoff_base=0.5)
+        send("invoices", True)
+        send("invoices", False)
+        assert drain("invoices") == 2
+        assert waiting() == {"scheduled": 2}
+
     def test_is_handled_when_it_succeeds_at_last(self, declare):
         attempts = []
 
