@@ -1,0 +1,1 @@
+"""Trials: consumers that fail in every way, and the rows that show what they did."""

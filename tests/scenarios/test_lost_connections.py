@@ -1,0 +1,63 @@
+"""Workers survive whatever happens to their connections and to their server."""
+
+import pytest
+from machinery import wait_until
+
+RECONNECTED_WITHIN = 5  # seconds
+
+TERMINATE = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+def test_nothing_is_lost_doubled_or_counted_while_connections_are_cut(
+    database, send_all, start_worker
+):
+    sent = send_all("alone", [{}] * 500) + send_all("together", [{}] * 500)
+    worker = start_worker("--processes=2")
+    cuts = 0
+    for handled in range(50, 1000, 100):
+        # Each cut falls somewhere in the work, not before or after it.
+        wait_until(lambda goal=handled: len(database.effects()) >= goal)
+        cuts += database.value(TERMINATE)
+    wait_until(lambda: not database.waiting, report=lambda: worker.output)
+    assert database.effects() == dict.fromkeys(sent, 1)
+    assert database.value("SELECT count(*) FROM messaging_attempt") == 0
+    assert database.value("SELECT count(*) FROM messaging_deadletter") == 0
+    assert "Worker process died" not in worker.output
+    assert cuts >= 20
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_a_restart_of_the_server_is_survived(database, send_all, start_worker, server, mode):
+    worker = start_worker("--processes=2", ready=2)
+    sent = send_all("alone", [{}] * 500) + send_all("together", [{}] * 500)
+    processes = worker.children
+    wait_until(lambda: len(database.effects()) > 50)
+    server.stop(mode)
+    server.start()
+    before = len(database.effects())
+    assert before < len(sent), "the restart came too late to disturb anything"
+    wait_until(
+        lambda: len(database.effects()) > before, RECONNECTED_WITHIN, report=lambda: worker.output
+    )
+    wait_until(lambda: not database.waiting, report=lambda: worker.output)
+    assert database.effects() == dict.fromkeys(sent, 1)
+    assert database.value("SELECT count(*) FROM messaging_attempt") == 0
+    assert worker.children == processes
+
+
+def test_a_worker_waits_for_a_server_that_is_away(database, send_all, start_worker, server):
+    worker = start_worker("--processes=2", ready=2)
+    processes = worker.children
+    server.stop("fast")
+    wait_until(lambda: worker.output.count("Worker reconnects") >= 4, report=lambda: worker.output)
+    server.start()
+    sent = send_all("alone", [{}] * 10)
+    wait_until(
+        lambda: database.effects() == dict.fromkeys(sent, 1),
+        RECONNECTED_WITHIN,
+        report=lambda: worker.output,
+    )
+    assert worker.children == processes
