@@ -114,12 +114,13 @@ def _seen(connection: BaseDatabaseWrapper, sql: Any, params: dict[str, Any]) -> 
     return Seen(snapshot, at, retention, json.loads(rows))
 
 
-# Put together from the constants above.
-COUNT: Any = (  # noqa: S608
-    "SELECT count(*) FROM (SELECT FROM messaging_topic AS topic "
-    f"CROSS JOIN LATERAL ({_since('%(upto)s::pg_snapshot')}) AS found "
-    "WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s LIMIT %(limit)s) AS bounded"
-)
+_COUNT = """
+    SELECT count(*) FROM (
+        SELECT FROM messaging_topic AS topic CROSS JOIN LATERAL ({found}) AS found
+        WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s LIMIT %(limit)s
+    ) AS bounded
+"""
+COUNT: Any = _COUNT.format(found=_since("%(upto)s::pg_snapshot"))
 
 
 def count(connection: BaseDatabaseWrapper, seen: Snapshot, upto: str, *, topic: str | None) -> int:
