@@ -68,9 +68,9 @@ def check_declarations(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report policies in code that the rows made from them could not hold."""
     from .models import Queue, Topic
 
-    declared = [
-        *((Queue(name=name, **values)) for name, values in declarations.queues.items()),
-        *((Topic(name=name, **values)) for name, values in declarations.topics.items()),
+    declared: list[Queue | Topic] = [
+        *(Queue(name=name, **values) for name, values in declarations.queues.items()),
+        *(Topic(name=name, **values) for name, values in declarations.topics.items()),
     ]
     found: list[checks.CheckMessage] = []
     for row in declared:

@@ -115,7 +115,7 @@ class Watch:
 
     def keep(self) -> None:
         """Keep what the handler did; its hooks cannot take those of others with them."""
-        hooks = self._connection.run_on_commit
+        hooks: list[Any] = self._connection.run_on_commit
         if len(hooks) > self._hooks:
             hooks[self._hooks :] = [(ids, hook, True) for ids, hook, _ in hooks[self._hooks :]]
 

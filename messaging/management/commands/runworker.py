@@ -46,8 +46,8 @@ class Command(BaseCommand):
             "--threads",
             type=_at_least(1, int),
             default=1,
-            help="Threads in each process, for handlers that wait (default: 1). When a process dies, "
-            "each message that one of its threads was handling counts as failed.",
+            help="Threads in each process, for handlers that wait (default: 1). When a process "
+            "dies, each message that one of its threads was handling counts as failed.",
         )
         parser.add_argument("--drain", action="store_true", help="End when nothing is ready.")
         parser.add_argument(
