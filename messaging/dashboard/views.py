@@ -1,12 +1,12 @@
 """Views: the overview, its figures for pages without a socket, and its buttons."""
 
 from collections.abc import Callable
-from functools import wraps
+from functools import update_wrapper
 from typing import Concatenate, ParamSpec
 
 from django.contrib.auth.decorators import login_required
 from django.db import DatabaseError, InterfaceError
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
@@ -34,16 +34,16 @@ FIRST_EVENTS = 30
 
 def for_operators(
     view: Callable[Concatenate[HttpRequest, Viewer, P], HttpResponse],
-) -> Callable[Concatenate[HttpRequest, P], HttpResponseBase]:
+) -> Callable[Concatenate[HttpRequest, P], HttpResponse]:
     """Let a view be seen by users with the permission for the pages, after a login."""
 
-    @wraps(view)
-    def checked(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def checked(request: HttpRequest, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
         viewer = viewer_of(request.user)
         if viewer is None:
             return refused(request, conf.DASHBOARD_PERMISSION)
         return view(request, viewer, *args, **kwargs)
 
+    update_wrapper(checked, view)
     return never_cache(login_required(checked))
 
 

@@ -1,12 +1,20 @@
 """What the tests of the operators' pages start from: queues, topics, and who looks at them."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from asgiref.sync import sync_to_async
+from browser_end import Browser, has_ended
+from channels.layers import get_channel_layer
 from django.contrib.auth.models import Permission, User
+from django.db import connection, connections
 from django.test import Client
 
+from messaging import feed
+from messaging.dashboard import sockets
+from messaging.dashboard.reader import reader_for
 from messaging.models import Queue, Topic
 
 
@@ -53,3 +61,41 @@ def operator(db: None) -> Client:
     client = Client()
     client.force_login(User.objects.create_superuser("operator"))
     return client
+
+
+@pytest.fixture
+def cursor(transactional_db: None, topic: Callable[..., Topic]) -> str:
+    """Return where the feed of a new topic begins."""
+    topic("parcels.sent")
+    return str(feed.latest().cursor)
+
+
+@pytest.fixture
+def own_session(transactional_db: None) -> int:
+    """Return the server process of the test itself."""
+    with connection.cursor() as sql:
+        sql.execute("SELECT pg_backend_pid()")
+        return int(sql.fetchone()[0])
+
+
+@pytest_asyncio.fixture
+async def browse() -> AsyncIterator[Callable[..., Browser]]:
+    """Return a function that gives a logged-in user's browser."""
+    opened: list[Browser] = []
+
+    def open_for(client: Client, **options: Any) -> Browser:
+        opened.append(Browser(client, **options))
+        return opened[-1]
+
+    yield open_for
+    for browser in opened:
+        await browser.leave()
+    # What still reads would be in the way of the tables being emptied.
+    await has_ended(reader_for(get_channel_layer()))
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have sockets look up their users all the time."""
+    monkeypatch.setattr(sockets, "CHECK_EVERY", 0.05)
