@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Outcome
 from .connection import Rows, run
+from .retention import keep_log
 
 # The payload is copied by the database as it stands: an undecodable one is buried like any other.
 # A message that retention took from the log is buried without its payload rather than lost.
@@ -111,16 +113,32 @@ REDRIVE = """
 
 def redrive(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> Rows:
     """Move dead letters back to their queues; return (queue, priority, first id, count) groups."""
-    return run(connection, REDRIVE, {"ids": list(ids)})
+    with transaction.atomic(using=connection.alias, savepoint=False):
+        keep_log(connection)
+        return run(connection, REDRIVE, {"ids": list(ids)})
 
 
+# With the last that tells of a message, its failed attempts go.
 DISCARD = """
-    DELETE FROM messaging_deadletter
-    WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM messaging_deadletter WHERE id = ANY (%(ids)s::bigint[])
-        ORDER BY id FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING id
+    WITH discarded AS (
+        DELETE FROM messaging_deadletter
+        WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM messaging_deadletter WHERE id = ANY (%(ids)s::bigint[])
+            ORDER BY id FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING id, message_id
+    ),
+    forgotten AS (
+        DELETE FROM messaging_attempt AS attempt USING discarded
+        WHERE attempt.message_id = discarded.message_id
+        AND NOT EXISTS (
+            SELECT FROM messaging_message AS message WHERE message.id = discarded.message_id)
+        AND NOT EXISTS (
+            SELECT FROM messaging_deadletter AS dead
+            WHERE dead.message_id = discarded.message_id
+            AND dead.id NOT IN (SELECT id FROM discarded))
+    )
+    SELECT id FROM discarded
 """
 
 

@@ -7,21 +7,16 @@ from .connection import run
 # Walks the log from its head in the order of ids, up to where nothing can be old enough. A message
 # that still waits on a queue stays, however old it is. The failed attempts of one that goes are
 # forgotten too, unless a dead letter still tells of them.
-#
-# One worker does it at a time; the others find nothing. Each batch looks through all that waits, so
-# batches are large.
+# Each batch looks through all that waits, so batches are large.
 LOG = """
-    WITH allowed AS MATERIALIZED (
-        SELECT pg_try_advisory_xact_lock(hashtext('messaging_retention'), 0) AS mine
-    ),
-    horizon AS MATERIALIZED (
+    WITH horizon AS MATERIALIZED (
         SELECT statement_timestamp() - least(
             (SELECT min(retention) FROM messaging_queue),
             (SELECT min(retention) FROM messaging_topic)) * interval '1 second' AS at
     ),
     batch AS MATERIALIZED (
-        SELECT id, queue_id, topic_id, published_at FROM messaging_message, allowed
-        WHERE allowed.mine AND id > %(after)s ORDER BY id LIMIT %(limit)s
+        SELECT id, queue_id, topic_id, published_at FROM messaging_message
+        WHERE id > %(after)s ORDER BY id LIMIT %(limit)s
     ),
     old AS MATERIALIZED (
         SELECT batch.id FROM batch
@@ -50,10 +45,31 @@ LOG = """
 """
 
 
+# A statement of its own, before the other: that one has to see what was committed until the lock
+# was granted.
+TAKE_TURN = "SELECT pg_try_advisory_xact_lock(hashtext('messaging_retention'), 0)"
+
+
 def prune_log(connection: BaseDatabaseWrapper, after: int, limit: int) -> tuple[int, int | None]:
-    """Delete old messages behind ``after``; return how many went, and where to go on, if at all."""
+    """Delete old messages behind ``after``; return how many went, and where to go on, if at all.
+
+    Runs inside a transaction. One worker does it at a time; the others find nothing.
+    """
+    if not run(connection, TAKE_TURN)[0][0]:
+        return 0, None
     gone, last = run(connection, LOG, {"after": after, "limit": limit})[0]
     return gone, last
+
+
+KEEP = "SELECT pg_advisory_xact_lock_shared(hashtext('messaging_retention'), 0)"
+
+
+def keep_log(connection: BaseDatabaseWrapper) -> None:
+    """Let nothing be pruned until this transaction ends, because something is to wait again.
+
+    Pruning could not see that yet, and would take the message from under it.
+    """
+    run(connection, KEEP)
 
 
 EXPIRED = (

@@ -20,7 +20,7 @@ from messaging.models import (
     Topic,
     Worker,
 )
-from messaging.store import retention
+from messaging.store import deadletters, retention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
@@ -162,6 +162,44 @@ def test_one_worker_prunes_at_a_time_and_the_others_do_not_wait(queue, elsewhere
     with transaction.atomic():
         assert prune()[0] == 1
         assert elsewhere(prune).result(15) == (0, None)
+
+
+@pytest.mark.django_db(transaction=True)
+class TestPruningWhileADeadLetterIsRedriven:
+    """The message that waits again is not taken from under it, whichever comes first."""
+
+    @pytest.fixture
+    def dead(self, queue):
+        """Return the id of a dead letter whose message is past its retention."""
+        invoices = queue(retention=HOUR)
+        message_id = handled(age(send("invoices", "kept"), 2 * HOUR))
+        return DeadLetter.objects.create(
+            message_id=message_id,
+            queue=invoices,
+            origin=invoices,
+            priority=0,
+            headers={},
+            body="kept",
+            published_at=timezone.now(),
+            attempts=1,
+        ).pk
+
+    def test_while_it_is_pruned_the_redrive_waits_and_puts_the_message_back(
+        self, dead, elsewhere, until, waiters
+    ):
+        with transaction.atomic():
+            assert prune()[0] == 1
+            redriven = elsewhere(deadletters.redrive, connection, [dead])
+            until(lambda: waiters() == 1)
+        assert len(redriven.result(15)) == 1
+        assert [row.message.body for row in Delivery.objects.all()] == ["kept"]
+
+    def test_while_it_is_redriven_nothing_is_pruned(self, dead, elsewhere):
+        with transaction.atomic():
+            deadletters.redrive(connection, [dead])
+            assert elsewhere(prune).result(15) == (0, None)
+        assert prune()[0] == 0
+        assert [row.message.body for row in Delivery.objects.all()] == ["kept"]
 
 
 def test_expired_records_old_statistics_and_ghosts_go(queue):
