@@ -7,10 +7,10 @@ import psutil
 import psycopg
 from machinery import Database, Worker
 
-MESSAGES = 2_000
+MESSAGES = 1_500
 SEED = 20261124
 PATIENCE = 240  # seconds
-LAST_KILL = 12  # seconds after the start
+LAST_KILL = 8  # seconds after the start
 # How many of a hundred messages end in each way; the others are simply handled.
 ENDS = {
     "raise": 8,
@@ -23,6 +23,13 @@ ENDS = {
 }
 BODIES: list[dict[str, str]] = [{"end": end} for end, share in ENDS.items() for _ in range(share)]
 BODIES += [{}] * (100 - len(BODIES))
+
+# What each may die of; faults count as deliveries, so three of them can end any message.
+REASONS = {
+    "raise": {"max_deliveries", "worker_died"},
+    "fail twice": {"max_deliveries", "worker_died"},
+    "reject": {"rejected", "worker_died"},
+}
 
 # One statement, so one snapshot: what a worker has claimed and not committed still counts as ready.
 STATES = """
@@ -51,7 +58,7 @@ def test_every_message_is_in_exactly_one_state_at_every_moment(database, send_al
             bodies = chance.choices(BODIES, k=100)
             queue = chance.choice(["alone", "together"])
             sent |= dict(zip(send_all(queue, bodies), bodies, strict=True))
-        if time.monotonic() < started + LAST_KILL:
+        if time.monotonic() < started + LAST_KILL and chance.random() < 0.5:
             faults += disturb(database, worker, chance)
         looks += check_conservation(database, len(sent))
     check_endings(database, sent)
@@ -91,10 +98,7 @@ def check_endings(database: Database, sent: dict[int, dict[str, str]]) -> None:
     assert set(effects.values()) == {1}
     assert effects.keys() | dead.keys() == sent.keys()
     assert not effects.keys() & dead.keys()
-    reasons = {"raise": {"max_deliveries"}, "reject": {"rejected"}}
     for message_id, (reason, _) in dead.items():
-        # Faults count as deliveries too: three of them end any message.
-        expected = reasons.get(sent[message_id].get("end"), set()) | {"worker_died"}
-        assert reason in expected | {"max_deliveries"}, sent[message_id]
+        assert reason in REASONS.get(sent[message_id].get("end"), {"worker_died"})
     never = {"raise", "reject", "exit", "segfault", "killed"}
-    assert all(sent[message_id].get("end") not in never for message_id in effects)
+    assert not never & {sent[message_id].get("end") for message_id in effects}
