@@ -183,7 +183,7 @@ class TestCoalescing:
         heard = listening(lambda heard: arrivals_in(heard, second))
         assert arrivals_in(heard, first) == [(0, 901)]
         assert sorted(arrivals_in(heard, second)) == [(0, 1000), (1, 1001)]
-        assert len(heard) == 1
+        assert len([payload for payload in heard if arrivals_in([payload], first)]) == 1
 
     def test_what_was_counted_when_it_was_published_is_not_counted_when_it_is_due(
         self, queues, coalescer, listening, until
@@ -192,11 +192,11 @@ class TestCoalescing:
         coalescer.announce([Arrival(first.pk, 0, 1)])
         listening(lambda heard: arrivals_in(heard, first))
         until(lambda: senders() == [])
-        assert not Stat.objects.exists()
+        assert not Stat.objects.filter(queue=first).exists()
 
     def test_a_change_of_configuration_is_announced_to_all(self, coalescer, listening):
         coalescer.announce_change()
-        assert listening(lambda heard: heard) == ["*"]
+        listening(lambda heard: "*" in heard)
 
     def test_the_connection_is_kept_and_replaced_when_the_server_ends_it(
         self, queues, coalescer, listening, monkeypatch, until
@@ -205,10 +205,11 @@ class TestCoalescing:
         first, second = queues
         coalescer.announce([Arrival(first.pk, 0, 1)])
         listening(lambda heard: arrivals_in(heard, first))
-        (kept,) = senders()
+        kept = coalescer._raw.info.backend_pid
+        assert kept in senders()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_terminate_backend(%s)", [kept])
-        until(lambda: senders() == [])
+        until(lambda: kept not in senders())
 
         def announced(heard):
             # One that finds the connection ended is lost; the workers poll.
@@ -216,8 +217,7 @@ class TestCoalescing:
             return arrivals_in(heard, second)
 
         listening(announced)
-        (replaced,) = senders()
-        assert replaced != kept
+        assert coalescer._raw.info.backend_pid in senders()
 
         monkeypatch.setattr(wakeup, "IDLE", 0.01)  # a quiet time, which ends the connection
         coalescer.announce([Arrival(first.pk, 0, 1)])
@@ -250,14 +250,14 @@ class TestCoalescing:
         heard = listening(lambda heard: arrivals_in(heard, second))
         assert arrivals_in(heard, first) == []
 
-    def test_the_end_of_the_process_sends_what_is_left(self, queues, coalescer, listening):
+    def test_the_end_of_the_process_sends_what_is_left(self, queues, coalescer, listening, until):
         first, _ = queues
         coalescer._start = lambda: None  # no thread comes to it in time
         coalescer.announce([Arrival(first.pk, 0, 1, 2)])
         coalescer.finish()
         listening(lambda heard: arrivals_in(heard, first))
         assert Stat.objects.get(queue=first).published == 2
-        assert senders() == []
+        until(lambda: senders() == [])
 
 
 @pytest.mark.django_db(transaction=True)

@@ -85,5 +85,8 @@ def test_postgresql_refuses_a_little_more_than_our_limit(connect):
 def test_what_was_published_is_one_row_a_queue_in_one_statement(connect, queue):
     first, second = queue("first"), queue("second")
     notifications.record_published(connect(), "web-1", {first.pk: 3, second.pk: 5})
-    rows = Stat.objects.values_list("process", "queue__name", "published", "acknowledged")
-    assert sorted(rows) == [("web-1", "first", 3, 0), ("web-1", "second", 5, 0)]
+    rows = Stat.objects.filter(process="web-1")
+    assert sorted(rows.values_list("queue__name", "published", "acknowledged")) == [
+        ("first", 3, 0),
+        ("second", 5, 0),
+    ]
