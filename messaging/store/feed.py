@@ -39,7 +39,8 @@ class Seen(NamedTuple):
 
 # Every reference to pg_current_snapshot() is the statement's own snapshot, so that what the rows
 # show and what the snapshot says agree. A few look-ups a topic find the newest rows by the index;
-# bodies are read only of those that are returned.
+# bodies are read only of those that are returned, and by LIMIT one at a time, where the planner
+# might else join the whole log.
 _NEWEST = """
     SELECT pg_current_snapshot()::text, extract(epoch FROM statement_timestamp())::bigint,
         (SELECT min(retention) FROM messaging_topic
@@ -57,7 +58,9 @@ _NEWEST = """
                 WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s
                 ORDER BY found.transaction DESC, found.id DESC LIMIT %(limit)s
             ) AS newest
-            JOIN messaging_message AS message ON message.id = newest.id
+            CROSS JOIN LATERAL (
+                SELECT * FROM messaging_message AS log WHERE log.id = newest.id LIMIT 1
+            ) AS message
         ), '[]')::text
 """
 # The upper bound leaves out rows that were restored from another server, whose transactions lie
@@ -69,11 +72,8 @@ _LATEST = """
 """
 # What a snapshot has not seen: transactions from its xmax on, and those that ran and have ended.
 # Asking for all from its xmin on would read, each time, whatever was published since the oldest
-# transaction of the whole server began.
-_ENDED = """
-    ARRAY(SELECT ended FROM unnest(%(running)s::text[]::xid8[]) AS ended
-          WHERE pg_visible_in_snapshot(ended, {now}))
-"""
+# transaction of the whole server began. One look-up for each that ended, because PostgreSQL before
+# 17 reads a whole topic for a list of them in order.
 _SINCE = """
     (SELECT log.id, log.transaction FROM messaging_message AS log
      WHERE log.topic_id = topic.id AND log.transaction >= %(xmax)s::text::xid8
@@ -81,18 +81,19 @@ _SINCE = """
         AND pg_visible_in_snapshot(log.transaction, {now})
      ORDER BY log.transaction DESC, log.id DESC LIMIT %(limit)s)
     UNION ALL
-    (SELECT log.id, log.transaction FROM messaging_message AS log
-     WHERE log.topic_id = topic.id AND log.transaction = ANY ({ended})
-     ORDER BY log.transaction DESC, log.id DESC LIMIT %(limit)s)
+    (SELECT late.id, late.transaction
+     FROM unnest(%(running)s::text[]::xid8[]) AS ended CROSS JOIN LATERAL (
+        SELECT log.id, log.transaction FROM messaging_message AS log
+        WHERE log.topic_id = topic.id AND log.transaction = ended
+            AND pg_visible_in_snapshot(ended, {now})
+        ORDER BY log.transaction DESC, log.id DESC LIMIT %(limit)s
+     ) AS late
+     ORDER BY late.transaction DESC, late.id DESC LIMIT %(limit)s)
 """
 
 
-def _since(now: str) -> str:
-    return _SINCE.format(now=now, ended=_ENDED.format(now=now))
-
-
 LATEST: Any = _NEWEST.format(found=_LATEST)
-SINCE: Any = _NEWEST.format(found=_since("pg_current_snapshot()"))
+SINCE: Any = _NEWEST.format(found=_SINCE.format(now="pg_current_snapshot()"))
 
 
 def latest(connection: BaseDatabaseWrapper, *, topic: str | None, limit: int) -> Seen:
@@ -120,7 +121,7 @@ _COUNT = """
         WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s LIMIT %(limit)s
     ) AS bounded
 """
-COUNT: Any = _COUNT.format(found=_since("%(upto)s::pg_snapshot"))
+COUNT: Any = _COUNT.format(found=_SINCE.format(now="%(upto)s::pg_snapshot"))
 
 
 def count(connection: BaseDatabaseWrapper, seen: Snapshot, upto: str, *, topic: str | None) -> int:
