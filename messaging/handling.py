@@ -1,5 +1,6 @@
 """Handle: call the consumer's function for each message, and undo a failing one alone."""
 
+import inspect
 import os
 import re
 import time
@@ -174,7 +175,9 @@ def _call(
     watch.begin()
     started = time.perf_counter()
     try:
-        function(message)
+        result = function(message)
+        if result is not None and inspect.isawaitable(result):
+            error = _never_awaited(result)
     # SystemExit and the like too: a handler must not be able to end its worker.
     except BaseException as raised:
         error = raised
@@ -188,6 +191,16 @@ def _call(
     else:
         watch.keep()
     return Handled(message, error, duration, watch.touched)
+
+
+def _never_awaited(result: Any) -> TypeError:
+    """Return the error of a function that only made a coroutine."""
+    if inspect.iscoroutine(result):
+        result.close()
+    return TypeError(
+        f"The consumer returned a {type(result).__name__} that nobody awaits; nothing was done. "
+        f"Run it in the consumer, with asgiref.sync.async_to_sync."
+    )
 
 
 def _left_broken(connection: BaseDatabaseWrapper, watch: Watch) -> BaseException | None:

@@ -4,6 +4,7 @@ Hot rows are inserted and deleted, never updated; they carry no foreign-key cons
 migrations give them storage settings that the ORM has no words for.
 """
 
+import math
 from collections.abc import Callable
 
 from django.core.exceptions import ValidationError
@@ -163,6 +164,10 @@ class Queue(models.Model):
         super().clean()
         if not isinstance(self.backoff_delays, list):  # Django skips validators for {} and ""
             raise ValidationError({"backoff_delays": _("Use a list of delays in seconds.")})
+        for field in ("backoff_base", "backoff_cap"):
+            value = getattr(self, field)
+            if isinstance(value, float) and not math.isfinite(value):  # NaN passes both bounds
+                raise ValidationError({field: _("Use a number of seconds.")})
         if self.backoff == Backoff.LIST and not self.backoff_delays:
             raise ValidationError({"backoff_delays": _("The back-off “list” needs its delays.")})
         seen = {self.pk}

@@ -78,8 +78,9 @@ def record_attempts(
 
 
 # One statement: whoever deletes the dead letter inserts its delivery, so that doing it twice moves
-# it once. A message that retention took from the log is put back into it under its old id. What
-# comes from a queue that no longer exists stays.
+# it once. A message that retention took from the log is put back into it under its old id, as of
+# the oldest transaction, so that it is no news to the readers of its topic. What comes from a queue
+# that no longer exists stays.
 REDRIVE = """
     WITH chosen AS (
         DELETE FROM messaging_deadletter
@@ -94,9 +95,9 @@ REDRIVE = """
     ),
     restored AS (
         INSERT INTO messaging_message
-            (id, queue_id, topic_id, ordering_key, headers, body, published_at)
+            (id, queue_id, topic_id, ordering_key, headers, body, published_at, transaction)
         SELECT message_id, CASE WHEN topic_id IS NULL THEN origin_id END, topic_id, ordering_key,
-            headers, coalesce(body, 'null'), published_at
+            headers, coalesce(body, 'null'), published_at, '1'
         FROM chosen
         WHERE NOT EXISTS (
             SELECT FROM messaging_message AS message WHERE message.id = chosen.message_id)

@@ -208,7 +208,8 @@ class Process:
             if self._is_due("beat", BEAT_EVERY):
                 workers.beat(connection_for(self._options.using), self._heartbeat())
             if self._is_due("prune", PRUNE_EVERY):
-                maintenance.prune(self._options.using)
+                # On its own: it may take a while, and what is due must not wait for it.
+                threading.Thread(target=self._prune, name="messaging-prune", daemon=True).start()
         except (DatabaseError, InterfaceError) as error:
             logger.warning(
                 "Worker cannot keep house worker=%s error=%s",
@@ -240,6 +241,16 @@ class Process:
                 due_in = RETRY_DUE
             at = time.monotonic() + max(0.0, due_in)
             self._due_at["promote"] = min(self._due_at["promote"], at)
+
+    def _prune(self) -> None:
+        try:
+            maintenance.prune(self._options.using)
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning(
+                "Worker cannot prune worker=%s error=%s", self.name, signals.printable(error, 200)
+            )
+        finally:
+            connections.close_all()
 
     def _record(self) -> None:
         if rows := self._tally.flush():

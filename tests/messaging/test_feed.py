@@ -11,9 +11,9 @@ from django.db import connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from messaging import feed, publish, publish_many, send
+from messaging import control, feed, publish, publish_many, send
 from messaging.feed import BadCursor, Cursor, News, Snapshot
-from messaging.models import Queue, Topic
+from messaging.models import DeadLetter, Message, Queue, Topic
 from messaging.store import feed as store
 
 Elsewhere = Callable[..., Future[Any]]
@@ -60,6 +60,31 @@ def test_an_event_is_new_once() -> None:
         (message_id, "parcels.sent", '{"parcel": 1}')
     ]
     assert feed.since(news.cursor).events == ()
+
+
+@for_real
+def test_a_message_that_is_redriven_after_its_retention_is_no_news(
+    queue: Callable[..., Queue],
+) -> None:
+    parcels = queue("parcels")
+    message_id = publish("parcels.sent", {"parcel": 1})
+    message = Message.objects.get(pk=message_id)
+    dead = DeadLetter.objects.create(
+        message_id=message_id,
+        queue=parcels,
+        origin=parcels,
+        topic=message.topic,
+        priority=0,
+        headers={},
+        body=message.body,
+        published_at=message.published_at,
+        attempts=1,
+    )
+    message.delete()
+    before = feed.latest()
+    assert control.redrive([dead.pk]) == 1
+    assert Message.objects.filter(pk=message_id).exists()
+    assert feed.since(before.cursor).events == ()
 
 
 @for_real

@@ -51,6 +51,16 @@ class TestAFailingHandler:
         assert waiting() == {"scheduled": 1}
         assert [error for _, error in failures()] == ["ValueError"]
 
+    def test_is_one_that_only_makes_a_coroutine(self, declared):
+        async def deliver(message):
+            raise AssertionError("nobody awaits this")
+
+        consumer("parcels", backoff_base=60)(lambda message: deliver(message))
+        drain("parcels")
+        send("parcels", 1)
+        drain("parcels")
+        assert [error for _, error in failures()] == ["TypeError"]
+
     def test_takes_the_messages_that_it_sent_with_it(self, handle, queue):
         queue("others")
 

@@ -64,6 +64,11 @@ class TestQueues:
         with pytest.raises(ValidationError, match="list of delays"):
             Queue(name="letters", backoff_delays=delays).clean()
 
+    @pytest.mark.parametrize("field", ["backoff_base", "backoff_cap"])
+    def test_no_back_off_is_not_a_number(self, field):
+        with pytest.raises(ValidationError, match="number of seconds"):
+            Queue(name="letters", **{field: float("nan")}).clean()
+
     def test_a_list_of_delays_is_needed_for_the_back_off_list(self):
         with pytest.raises(ValidationError, match="needs its delays"):
             Queue(name="invoices", backoff="list").full_clean()
