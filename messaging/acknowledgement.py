@@ -18,6 +18,7 @@ from .policies import QueuePolicy
 
 MAX_DESCRIPTION = 2_000
 MAX_TRACEBACK = 20_000
+WORKER_DIED = "WorkerDied"
 STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 OURS = os.path.dirname(__file__) + os.sep
 
@@ -57,7 +58,7 @@ def outcome_of_death(policy: QueuePolicy, delivered: Delivered, how: str) -> Out
         reason="worker_died" if dead else "",
         after=policy.wait_after(delivered.attempt),
         failure=Failure(
-            error="WorkerDied",
+            error=WORKER_DIED,
             description=f"The worker process ended while it handled this message: {how}.",
             traceback="",
             fingerprint=_fingerprint("worker_died", policy.name, how),

@@ -77,6 +77,18 @@ def record_attempts(
     run(connection, RECORD_ATTEMPTS, params)
 
 
+LAST_ERROR = """
+    SELECT error FROM messaging_attempt
+    WHERE message_id = %s AND queue_id = %s ORDER BY id DESC LIMIT 1
+"""
+
+
+def last_error(connection: BaseDatabaseWrapper, message_id: int, queue_id: int) -> str | None:
+    """Return the error of a message's last failed delivery to a queue, or None."""
+    rows = run(connection, LAST_ERROR, (message_id, queue_id))
+    return rows[0][0] if rows else None
+
+
 # One statement: whoever deletes the dead letter inserts its delivery, so that doing it twice moves
 # it once. A message that retention took from the log is put back into it under its old id, as of
 # the oldest transaction, so that it is no news to the readers of its topic. What comes from a queue

@@ -26,6 +26,7 @@ from ..store import workers
 from ..store.connection import connection_for
 from .allowance import Allowance
 from .bell import Bell
+from .company import Company
 from .configuration import Configuration
 from .listener import Listener
 from .runner import Runner
@@ -74,6 +75,7 @@ class Process:
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._tally = Tally()
         self._configuration = Configuration(options.consumers, options.using)
+        company = Company() if len(slot_numbers) > 1 else None
         self._runners = [
             Runner(
                 options.consumers,
@@ -84,6 +86,7 @@ class Process:
                 slot=slot,
                 tally=self._tally,
                 allowance=allowance.of_slot(slot),
+                company=company,
                 drain=options.drain,
             )
             for slot in slot_numbers

@@ -6,13 +6,14 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import conf, signals
-from ..acknowledgement import outcome_of, settle
+from ..acknowledgement import WORKER_DIED, outcome_of, settle
 from ..consuming import Consumer
 from ..delivery import deliver
 from ..engines import Source, engine
@@ -20,8 +21,10 @@ from ..engines.wakeup import Arrival
 from ..handling import Handled, TransactionLost, handle, is_conflict
 from ..messages import Message, Outcome
 from ..policies import QueuePolicy
+from ..store import deadletters
 from ..store.connection import connection_for, run
 from .allowance import Allowance
+from .company import Company
 from .configuration import Configuration
 from .pace import Pace
 from .slots import Slots
@@ -68,6 +71,7 @@ class Runner:
         slot: int = 0,
         tally: Tally | None = None,
         allowance: Allowance | None = None,
+        company: Company | None = None,
         drain: bool = False,
     ) -> None:
         self._consumers = consumers
@@ -78,6 +82,7 @@ class Runner:
         self._slot = slot
         self._tally = tally or Tally()
         self._allowance = allowance or Allowance(None)
+        self._company = company
         self._drain = drain
         self._works: dict[str, Work] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -152,13 +157,14 @@ class Runner:
         granted = self._allowance.take(work.pace.size())
         settled: list[Outcome] = []
         self._claimed = False
-        try:
-            settled = self._transact(work, granted) if granted else []
-        except TransactionLost as lost:
-            settled = self._after_loss(work, lost)
-        finally:
-            self._allowance.give_back(granted - len(settled))
-            self._slots.clear(self._slot)
+        with ExitStack() as company:
+            try:
+                settled = self._transact(work, granted, company) if granted else []
+            except TransactionLost as lost:
+                settled = self._after_loss(work, lost)
+            finally:
+                self._allowance.give_back(granted - len(settled))
+                self._slots.clear(self._slot)
         for outcome in settled:
             signals.report(outcome, work.consumer.queue, self._name)
             if work.losses:
@@ -167,7 +173,7 @@ class Runner:
             self._tally.add(work.source.policy.id, settled)
         return Round(len(settled), self._claimed and not settled)
 
-    def _transact(self, work: Work, limit: int) -> list[Outcome]:
+    def _transact(self, work: Work, limit: int, company: ExitStack) -> list[Outcome]:
         """Claim, handle and settle in one transaction; return what it came to."""
         connection = connection_for(self._using)
         queue = work.consumer.queue
@@ -181,6 +187,8 @@ class Runner:
                 if not messages and not outcomes:
                     return []
                 self._claimed = True
+                if self._company is not None and messages:
+                    company.enter_context(self._join(self._company, messages[0]))
                 self._tally.started(queue, len(messages))
                 try:
                     handled = self._handle(work, messages, connection)
@@ -212,6 +220,15 @@ class Runner:
             raise
         work.pace.learn(handled)
         return outcomes
+
+    def _join(self, company: Company, first: Message) -> AbstractContextManager[None]:
+        """Handle beside the process's other threads, unless the message may kill them all."""
+        if first.attempt > 1:
+            connection = connection_for(self._using)
+            error = deadletters.last_error(connection, first.id, first.delivery.queue_id)
+            if error == WORKER_DIED:
+                return company.alone()
+        return company.beside_others()
 
     def _restore(self, work: Work, lost: TransactionLost, messages: Sequence[Message]) -> None:
         """Put back what a handler's own commit has taken from its queue for good."""

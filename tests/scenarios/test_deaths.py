@@ -40,6 +40,19 @@ def test_a_death_in_a_shared_transaction_is_counted_against_its_message_alone(
     assert database.value("SELECT count(*) FROM messaging_attempt") == 3
 
 
+def test_messages_beside_one_that_kills_their_process_are_not_taken_for_guilty(
+    database, send_all, start_worker
+):
+    bystanders = send_all("alone", [{"end": "linger"}] * 3)
+    (poison,) = send_all("alone", [{"end": "exit"}])
+    worker = start_worker("--processes=1", "--threads=4")
+    wait_until(lambda: not database.waiting, report=lambda: worker.output)
+    assert database.dead() == {poison: ("worker_died", 3)}
+    assert database.effects() == dict.fromkeys(bystanders, 1)
+    # Beside the poison once, and after that alone.
+    assert all(len(database.attempts(message_id)) <= 1 for message_id in bystanders)
+
+
 def test_the_dead_letter_says_how_the_process_died(database, send_all, start_worker):
     send_all("alone", [{"end": "killed"}, {"end": "exit"}])
     worker = start_worker("--processes=1")

@@ -31,6 +31,8 @@ def end(message: Message) -> None:
             ctypes.string_at(0)
         case {"end": "killed"}:
             os.kill(os.getpid(), signal.SIGKILL)
+        case {"end": "linger"}:
+            time.sleep(1)
         case {"end": "raise"}:
             raise ValueError("This message always fails.")
         case {"end": "fail twice"} if message.attempt <= 2:
