@@ -1,28 +1,32 @@
-"""Curves: series and shares as SVG, coloured by the style sheet alone."""
+"""Curves: series and shares as SVG, coloured by the style sheet alone.
+
+A point is one unit wide and the height a hundred; the style sheet gives a curve its size. Paths
+are written in steps from point to point, which keeps what is sent again and again short.
+"""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-WIDTH, HEIGHT = 120, 24
-CHART_WIDTH, CHART_HEIGHT = 600, 120
+HEIGHT = 100
+# Room for half a stroke in a small curve, so that a flat line is not cut.
+MARGIN = 4
 
 
 def sparkline(label: str, area: Sequence[float], line: Sequence[float] = ()) -> SafeString:
     """Draw a small curve with its area, and a second one as a line on the same scale."""
     top = max([*area, *line, 1])
-    lines = [_line("area-line", area, top, WIDTH, HEIGHT)]
-    if line:
-        lines.append(_line("second-line", line, top, WIDTH, HEIGHT))
     return format_html(
         '<svg class="spark" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" '
-        'aria-label="{}">{}{}</svg>',
-        WIDTH,
+        'aria-label="{}">{}{}{}</svg>',
+        len(area) - 1,
         HEIGHT,
         label,
-        _area(area, top, WIDTH, HEIGHT) if any(area) else "",
-        mark_safe("".join(lines)),  # noqa: S308 - made of numbers above
+        _area(area, top, MARGIN),
+        _line("line", area, top, MARGIN),
+        _line("line second", line, top, MARGIN) if line else "",
     )
 
 
@@ -44,32 +48,26 @@ def chart(
     top: float,
 ) -> SafeString:
     """Draw named series over each other up to ``top``, and a title for each point in time."""
-    width = CHART_WIDTH / max(1, len(titles))
+    width = len(titles) - 1
     return format_html(
         '<svg class="chart" viewBox="0 0 {} {}" preserveAspectRatio="none" role="img" '
         'aria-label="{}">{}{}{}{}</svg>',
-        CHART_WIDTH,
-        CHART_HEIGHT,
+        width,
+        HEIGHT,
         label,
         format_html_join(
             "",
-            '<path class="rule" d="M0 {y}H{x}"/>',
-            ({"x": CHART_WIDTH, "y": CHART_HEIGHT * n // 4} for n in range(1, 4)),
+            '<path class="rule" d="M0 {}h{}"/>',
+            ((HEIGHT * quarter // 4, width) for quarter in range(4)),
         ),
-        _area(series[0][1], top, CHART_WIDTH, CHART_HEIGHT) if any(series[0][1]) else "",
-        mark_safe(  # noqa: S308 - made of numbers and our own class names
-            "".join(
-                _line(f"{name}-line", values, top, CHART_WIDTH, CHART_HEIGHT)
-                for name, values in series
-            )
+        _area(series[0][1], top),
+        format_html_join(
+            "", "{}", ((_line(f"line {name}", values, top),) for name, values in series)
         ),
         format_html_join(
             "",
-            '<rect class="moment" x="{}" width="{}" height="{}"><title>{}</title></rect>',
-            (
-                (round(number * width, 1), round(width, 1), CHART_HEIGHT, title)
-                for number, title in enumerate(titles)
-            ),
+            '<rect class="moment" x="{}" width="1" height="{}"><title>{}</title></rect>',
+            ((number - 0.5, HEIGHT, title) for number, title in enumerate(titles)),
         ),
     )
 
@@ -85,21 +83,21 @@ def round_top(highest: float) -> float:
     return top
 
 
-def _points(values: Sequence[float], top: float, width: int, height: int) -> str:
-    step = width / max(1, len(values) - 1)
-    # Half a stroke of room above and below, so that a flat line is not cut.
-    return " ".join(
-        f"{round(number * step)},{height - 1 - value / top * (height - 2):.1f}"
-        for number, value in enumerate(values)
-    )
+def _path(values: Sequence[float], top: float, margin: int) -> str:
+    room = HEIGHT - 2 * margin
+    heights = [HEIGHT - margin - round(value / top * room) for value in values]
+    steps = [after - before for before, after in pairwise(heights)]
+    # `1-7` and `1 7`: a minus sign separates as well.
+    moves = "".join(f"l1{step}" if step < 0 else f"l1 {step}" for step in steps)
+    flat = f"h{len(steps)}"
+    return f"M0 {heights[0]}{moves if any(steps) else flat}"
 
 
-def _line(name: str, values: Sequence[float], top: float, width: int, height: int) -> str:
-    bottom = f"0,{height - 1} {width},{height - 1}"
-    points = _points(values, top, width, height) if any(values) else bottom
-    return f'<polyline class="{name}" points="{points}"/>'
+def _line(name: str, values: Sequence[float], top: float, margin: int = 0) -> SafeString:
+    return format_html('<path class="{}" d="{}"/>', name, _path(values, top, margin))
 
 
-def _area(values: Sequence[float], top: float, width: int, height: int) -> SafeString:
-    points = f"0,{height} {_points(values, top, width, height)} {width},{height}"
-    return format_html('<polygon class="area" points="{}"/>', points)
+def _area(values: Sequence[float], top: float, margin: int = 0) -> SafeString:
+    if not any(values):
+        return mark_safe("")
+    return format_html('<path class="area" d="{}V{}H0z"/>', _path(values, top, margin), HEIGHT)

@@ -11,7 +11,6 @@ from .presenting import Presented, present
 PARTS = (
     "summary",
     "problem",
-    "tiles",
     "throughput",
     "attention",
     "queues_note",
@@ -49,6 +48,9 @@ class Figures:
             for part in parts
         }
         if self.page:
+            tile = get_template("messaging/overview/_tile.html")
+            for each in self.page.tiles:
+                rendered[f"live-{each.kind}"] = tile.render({"tile": each})
             row = get_template("messaging/overview/_queue.html")
             for queue in self.page.queues:
                 rendered[row_id(queue.figures.id)] = row.render(context | {"queue": queue})

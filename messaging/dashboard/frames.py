@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from django.utils import timezone
-
 from ..exceptions import InvalidName
 from ..feed import BadCursor, Cursor, Event, News
 from ..names import check_topic_name
 from .access import Viewer
 
 MAX_FRAME = 20_000
-# What the ticker can show; what does not fit is counted.
+# What the ticker can show, and what is worth showing at once while it moves; what does not fit is
+# counted.
 EVENTS = 100
+MOVING_EVENTS = 40
 # Topics are told apart by so many colours.
 TONES = 6
 
@@ -102,16 +102,17 @@ def news_frame(news: News, viewer: Viewer) -> dict[str, Any]:
 
 def event_fields(event: Event, viewer: Viewer) -> dict[str, Any]:
     """Return an event as its row in the ticker shows it."""
-    at = datetime.datetime.fromtimestamp(event.at, datetime.UTC)
     return {
-        # As text: JavaScript's numbers end at 2 ** 53.
-        "id": str(event.id),
         "topic": event.topic,
         "tone": zlib.crc32(event.topic.encode()) % TONES,
-        "at": at.isoformat(timespec="milliseconds"),
-        "time": f"{timezone.localtime(at):%H:%M:%S}",
+        "at": moment(event).isoformat(timespec="milliseconds"),
         "body": shown_body(event, viewer),
     }
+
+
+def moment(event: Event) -> datetime.datetime:
+    """Return when an event was published."""
+    return datetime.datetime.fromtimestamp(event.at, datetime.UTC)
 
 
 def shown_body(event: Event, viewer: Viewer) -> str:

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 READ_EVERY = 0.25
 FIGURES_EVERY = 1.0
+# Figures that are expensive, because there are many queues and workers, are read less often.
+FIGURES_SHARE = 0.1
 # A group hears of the reader at least so often, so that its sockets notice when it does not.
 HAND_OVER_EVERY = 5.0
 # Back-off while the database does not answer: up to 4 seconds.
@@ -104,9 +106,11 @@ class Reader:
         figures_at = 0.0
         while self._followed:
             try:
-                if time.monotonic() >= figures_at:
-                    figures_at = time.monotonic() + FIGURES_EVERY
+                started = time.monotonic()
+                if started >= figures_at:
                     await self._hand_over_figures()
+                    took = time.monotonic() - started
+                    figures_at = started + max(FIGURES_EVERY, took / FIGURES_SHARE)
                 await self._hand_over_news()
                 failures = 0
             except Exception as error:

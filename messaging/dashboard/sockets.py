@@ -17,7 +17,16 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 from .. import feed
 from ..feed import BadCursor, Cursor, Event, News
 from .access import Denied, Viewer, viewer_of_session
-from .frames import EVENTS, BadFrame, Resume, Shown, figures_frame, news_frame, parse
+from .frames import (
+    EVENTS,
+    MOVING_EVENTS,
+    BadFrame,
+    Resume,
+    Shown,
+    figures_frame,
+    news_frame,
+    parse,
+)
 from .reader import HAND_OVER_EVERY, Reader, load_news, reader_for
 
 logger = logging.getLogger("messaging")
@@ -157,7 +166,7 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     def _take(self, events: Sequence[Event], skipped: int) -> None:
         self._pending.extend(events)
-        surplus = max(0, len(self._pending) - EVENTS)
+        surplus = max(0, len(self._pending) - MOVING_EVENTS)
         del self._pending[:surplus]
         self._skipped += skipped + surplus
 

@@ -21,6 +21,7 @@ from .frames import (
     BadFrame,
     event_fields,
     figures_frame,
+    moment,
     news_frame,
     parse_cursor,
     parse_topic,
@@ -53,13 +54,14 @@ def overview(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """Show the figures of every queue, what needs attention, and the newest events."""
     topic = _topic(request)
     figures, news = _figures(), _latest(topic, FIRST_EVENTS)
+    events = reversed(news.events) if news else ()
     context = {
         "viewer": viewer,
         "page": figures.page,
         "is_outdated": figures.is_outdated,
         "topic": topic,
         "cursor": news.cursor if news else "",
-        "events": [event_fields(event, viewer) for event in reversed(news.events)] if news else [],
+        "events": [{**event_fields(each, viewer), "time": moment(each)} for each in events],
     }
     return render(request, "messaging/overview.html", context)
 

@@ -102,7 +102,7 @@ function eventItem({ at, topic: name, tone, body }) {
 
 function lineItem(text) {
   const item = document.createElement("li");
-  item.className = "line";
+  item.className = "aside";
   item.textContent = text;
   return item;
 }
