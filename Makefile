@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test scenarios lint bench wheel stop clean
+.PHONY: help demo test scenarios lint bench screenshot wheel stop clean
 
 help: ## Show what there is to run
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1#\2/p' Makefile | while IFS='#' read -r name what; do \
@@ -38,6 +38,9 @@ lint: $(READY) ## Check style, types, layers, templates and migrations
 
 bench: $(READY) ## Measure publishing and handling against plain SQL on the same server
 	@$(RUN) -m benchmarks $(ARGS)
+
+screenshot: $(READY) ## Photograph the live page of the demo that runs, for the README
+	@$(RUN) docs/make_screenshots.py $(PORT)
 
 wheel: $(READY) ## Build the wheel of the messaging app into dist/
 	@$(RUN) -m build --wheel --outdir dist .
