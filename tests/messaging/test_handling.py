@@ -201,6 +201,8 @@ class TestAHandlerThatLosesItsConnection:
         assert sorted(effects()) == ["a", "b", "c", "d", "odd"]
 
 
+# Tests have threads where the supervisor has none, and fork with care.
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.django_db(transaction=True)
 class TestAForkInAHandler:
     def test_does_not_settle_in_the_child(self, handle):

@@ -7,6 +7,11 @@ import pytest
 
 from messaging.worker.allowance import Allowance
 
+# Tests have threads where the supervisor has none, and fork with care.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
 
 @pytest.fixture
 def fork():

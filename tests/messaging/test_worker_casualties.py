@@ -14,7 +14,11 @@ from messaging.worker import casualties as module
 from messaging.worker.casualties import Casualties
 from messaging.worker.slots import Slots
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    # Tests have threads where the supervisor has none, and fork with care.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 @pytest.fixture

@@ -8,6 +8,11 @@ import pytest
 from messaging.messages import Delivered
 from messaging.worker.slots import Slots
 
+# Tests have threads where the supervisor has none, and fork with care.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
 
 def delivered(number, **fields):
     values = {"queue_id": 7, "priority": 0, "message_id": 9, "attempt": 1, "subscription_id": None}

@@ -17,6 +17,11 @@ from messaging.worker import supervisor as module
 from messaging.worker.process import Options
 from messaging.worker.supervisor import Supervisor
 
+# Tests have threads where the supervisor has none, and fork with care.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+
 PATIENCE = 20  # seconds
 fork = multiprocessing.get_context("fork")
 
