@@ -43,7 +43,8 @@ class TransactionLost(Exception):
     """The transaction of the handlers is gone.
 
     ``guilty``: the message is to blame and its delivery failed. ``ended``: the handler itself
-    committed or rolled back, so that what the claim took may be gone for good.
+    committed or rolled back, so that what the claim took may be gone for good. ``handled`` are the
+    messages before it in the same transaction.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class TransactionLost(Exception):
         self.error = error
         self.guilty = guilty
         self.ended = ended
+        self.handled: list[Handled] = []
         super().__init__(str(error))
 
 
@@ -155,7 +157,11 @@ def handle(
                 break
             if starting is not None:
                 starting(message)
-            handled.append(_call(consumer.function, message, connection, watch))
+            try:
+                handled.append(_call(consumer.function, message, connection, watch))
+            except TransactionLost as lost:
+                lost.handled = handled
+                raise
             if watch.touched:
                 if consumer.transaction_size is None:
                     break
@@ -184,7 +190,7 @@ def _call(
     duration = time.perf_counter() - started
     if os.getpid() != process:  # a child that the handler forked: the transaction is its parent's
         os._exit(1)
-    error = error or _left_broken(connection, watch)
+    error = error or _left_broken(connection)
     if error is not None:
         _check_transaction(connection, message, error)
         watch.undo()
@@ -203,13 +209,11 @@ def _never_awaited(result: Any) -> TypeError:
     )
 
 
-def _left_broken(connection: BaseDatabaseWrapper, watch: Watch) -> BaseException | None:
+def _left_broken(connection: BaseDatabaseWrapper) -> BaseException | None:
     """Find what a handler that returned has left behind."""
     if connection.closed_in_transaction or connection.connection is None:
         return RuntimeError("The handler closed the database connection of its transaction.")
-    if not watch.touched:
-        return None
-    status = connection.connection.info.transaction_status
+    status = connection.connection.pgconn.transaction_status
     if status == TransactionStatus.INERROR or connection.needs_rollback:
         return RuntimeError(
             "The handler caught a database error and returned; nothing after that error was "

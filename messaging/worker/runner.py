@@ -179,6 +179,7 @@ class Runner:
         queue = work.consumer.queue
         messages: Sequence[Message] = ()
         handled: list[Handled] = []
+        outcomes: list[Outcome] = []
         try:
             with transaction.atomic(using=connection.alias):
                 if not work.consumer.durable:
@@ -216,7 +217,7 @@ class Runner:
             work.source.rewind()
             work.pace.isolate(len(messages))
             if lost.ended:
-                self._restore(work, lost, messages)
+                self._restore(work, lost, messages, outcomes)
             raise
         work.pace.learn(handled)
         return outcomes
@@ -230,11 +231,15 @@ class Runner:
                 return company.alone()
         return company.beside_others()
 
-    def _restore(self, work: Work, lost: TransactionLost, messages: Sequence[Message]) -> None:
+    def _restore(
+        self, work: Work, lost: TransactionLost, messages: Sequence[Message], dead: list[Outcome]
+    ) -> None:
         """Put back what a handler's own commit has taken from its queue for good."""
         position = messages.index(lost.message)
+        failed = [each.message for each in lost.handled if each.error is not None]
+        unsettled = [message.delivery for message in (*failed, *messages[position:])]
         with transaction.atomic(using=connection_for(self._using).alias):
-            work.source.put_back([message.delivery for message in messages[position:]])
+            work.source.put_back([*unsettled, *(outcome.delivered for outcome in dead)])
 
     def _handle(
         self, work: Work, messages: Sequence[Message], connection: BaseDatabaseWrapper

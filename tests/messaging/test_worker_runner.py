@@ -314,6 +314,29 @@ class TestALostConnection:
         assert waiting() == {"dead": 1}
 
 
+class TestACommitPastDjango:
+    @pytest.mark.parametrize("end", ["commit", "rollback"])
+    def test_loses_no_message_of_its_transaction(self, declare, end):
+        def handle(message):
+            if message.body == "ending":
+                if message.attempt == 1:
+                    getattr(connection.connection, end)()
+                return
+            take_effect(message.body)
+            if message.body == "failing":
+                raise ValueError(message.body)
+
+        declare(handle, transaction_size=10, max_deliveries=2)
+        send_many("invoices", ["first", "failing", "ending", "last"])
+        drain("invoices")
+        make_due()
+        drain("invoices")
+        assert waiting() == {"dead": 1}
+        assert DeadLetter.objects.get().body == "failing"
+        assert {"first", "last"} <= set(effects())
+        assert "failing" not in effects()
+
+
 class TestPausing:
     def test_a_queue_takes_effect_with_the_next_look_at_its_row(self, declare, runner):
         declare(lambda message: take_effect(message.body))
