@@ -20,7 +20,7 @@ from messaging.worker.supervisor import Supervisor
 def _at_least(minimum: float, kind: type) -> Any:
     def parse(text: str) -> Any:
         value = kind(text)
-        if value < minimum:
+        if not value >= minimum:  # so that it is true of NaN too
             raise ValueError
         return value
 
