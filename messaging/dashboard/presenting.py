@@ -280,7 +280,7 @@ def _throughput(flow: Flow) -> Throughput:
             titles,
             top,
         ),
-        axis=tuple(rate(top * quarter / 4) for quarter in (4, 3, 2, 1, 0)),
+        axis=tuple(f"{top * quarter / 4:,.0f}" for quarter in (4, 3, 2, 1, 0)),
         rows=rows,  # type: ignore[arg-type]
     )
 

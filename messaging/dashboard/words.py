@@ -13,10 +13,8 @@ def count(number: Count | None) -> str:
 
 
 def rate(per_second: float) -> str:
-    """Return `1,284`, `12.3` or `0`."""
-    if per_second >= 100 or per_second == int(per_second):
-        return f"{per_second:,.0f}"
-    return f"{per_second:.1f}"
+    """Return `1,284`, `12.3`, `4.0` or `0`."""
+    return f"{per_second:.1f}" if 0 < per_second < 100 else f"{per_second:,.0f}"
 
 
 def percent(share: float) -> str:
