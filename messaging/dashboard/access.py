@@ -57,10 +57,12 @@ def viewer_of_session(session_key: str | None) -> Viewer:
     """Return what a session's user may see, as the session store and the user table have it now."""
     session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
     # As a request does: it compares the session with the user's password, and the user is new.
-    user = get_user(SimpleNamespace(session=session))  # type: ignore[arg-type]
+    request: Any = SimpleNamespace(session=session)
+    user = get_user(request)
     if not user.is_authenticated or not user.is_active:
         raise Denied(SIGNED_OUT)
     viewer = viewer_of(user)
     if viewer is None:
-        raise Denied(NOT_ALLOWED)
+        # A user deleted between the two look-ups has lost the session, not a permission.
+        raise Denied(NOT_ALLOWED if get_user(request).is_authenticated else SIGNED_OUT)
     return viewer
