@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from django.db import transaction
@@ -33,6 +34,7 @@ class Script:
         self.starts = fork.Value("i", 0)
         self.told = fork.Value("i", 0)
         self.notes = fork.Value("i", 0)
+        self.processes = fork.Array("i", 32)
         self.live = lambda number, process: 0
 
     def wait_until(self, condition):
@@ -70,6 +72,7 @@ def script(monkeypatch):
             with script.starts.get_lock():
                 script.starts.value += 1
                 number = script.starts.value
+                script.processes[number] = os.getpid()
             return script.live(number, self)
 
     monkeypatch.setattr(module, "Process", Actor)
@@ -77,18 +80,28 @@ def script(monkeypatch):
 
 
 @pytest.fixture
-def supervise():
+def supervise(script):
     """Return a function that runs a supervisor, while another in a thread may signal it."""
 
     def run(meanwhile=lambda: None, **options):
+        given_up = threading.Event()
+
+        def give_up():
+            given_up.set()
+            for process in filter(None, script.processes):
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+
+        patience = threading.Timer(PATIENCE, give_up)
         thread = threading.Thread(target=meanwhile)
+        patience.start()
         thread.start()
         try:
-            supervisor = Supervisor(Options(consumers=[], **options))
-            assert supervisor.run() == 0
+            assert Supervisor(Options(consumers=[], **options)).run() == 0
         finally:
+            patience.cancel()
             thread.join()
-        return supervisor
+        assert not given_up.is_set(), f"it did not end in {PATIENCE} seconds"
 
     return run
 
