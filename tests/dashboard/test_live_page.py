@@ -215,11 +215,11 @@ async def test_a_page_without_a_socket_polls_and_says_so(
     await page.route_web_socket(re.compile("/live/"), lambda blocked: blocked.close())
     await page.reload()
     state = page.locator("[data-live-state]")
-    await expect(state).to_have_text(re.compile(r"polling · last update \d\d:\d\d:\d\d"))
+    await expect(state).to_have_text(re.compile(r"Polling.* · last update \d\d:\d\d:\d\d"))
     for number in range(3):
         await apublish("parcels.sent", number)
     await expect(bodies(page)).to_have_text(["2", "1", "0"])
-    await expect(state).to_contain_text("polling")
+    await expect(state).to_contain_text("Polling")
 
 
 async def test_a_page_without_scripts_can_be_read_and_says_how_it_is_refreshed(

@@ -25,6 +25,7 @@ let updatedAt = new Date();
 let socket = null;
 let attempt = 0;
 let isResuming = false;
+let hasBeenLive = false;
 let isOver = false;
 let polling = null;
 let silence = null;
@@ -163,13 +164,19 @@ async function poll() {
   } catch {
     // The site is away as well; the state says since when.
   }
-  if (polling) show("polling", `Reconnecting · polling · last update ${clock(updatedAt)}`);
+  if (polling) sayPolling();
+}
+
+// A site that serves no sockets is not one that went away.
+function sayPolling() {
+  const what = hasBeenLive ? "Reconnecting · polling" : "Polling every 5 seconds";
+  show("polling", `${what} · last update ${clock(updatedAt)}`);
 }
 
 function startPolling() {
   if (polling) return;
   polling = setInterval(poll, POLL_EVERY);
-  show("polling", `Reconnecting · last update ${clock(updatedAt)}`);
+  sayPolling();
   poll();
 }
 
@@ -205,6 +212,7 @@ function receive({ data }) {
   }
   stopPolling();
   attempt = 0;
+  hasBeenLive = true;
   show("live", "Live");
   // Frames that were on their way when this page asked to resume begin elsewhere; one asks once.
   if (apply(frame)) isResuming = isResuming && !frame.news;
@@ -217,7 +225,8 @@ function closed({ code }) {
   if (isOver) return;
   if (code === NOT_ALLOWED) return end("Not allowed any more");
   startPolling();
-  const pause = Math.min(FIRST_PAUSE * 2 ** attempt, LONGEST_PAUSE) * (0.75 + Math.random() / 2);
+  const longest = hasBeenLive ? LONGEST_PAUSE : 10 * LONGEST_PAUSE;
+  const pause = Math.min(FIRST_PAUSE * 2 ** attempt, longest) * (0.75 + Math.random() / 2);
   attempt += 1;
   // After a log-out the poll finds out; after a log-in elsewhere the next socket is welcome.
   setTimeout(() => isOver || connect(), code === SIGNED_OUT ? POLL_EVERY : pause);
