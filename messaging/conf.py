@@ -1,12 +1,14 @@
 """Settings: one optional ``MESSAGING`` dict, read when used.
 
-``conf.MAX_BODY_BYTES`` reads ``settings.MESSAGING["MAX_BODY_BYTES"]`` or the default below.
+``conf.MAX_BODY_BYTES`` reads ``settings.MESSAGING["MAX_BODY_BYTES"]`` or the default below. What
+was read is kept until the setting changes: a message would look settings up half a dozen times.
 """
 
 from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings
+from django.core.signals import setting_changed
 
 DEFAULTS: dict[str, Any] = {
     # The alias in DATABASES whose transactions messages share.
@@ -46,4 +48,15 @@ def given() -> dict[str, Any]:
 def __getattr__(name: str) -> Any:
     if name not in DEFAULTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return given().get(name, DEFAULTS[name])
+    value = given().get(name, DEFAULTS[name])
+    globals()[name] = value
+    return value
+
+
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting == "MESSAGING":
+        for name in DEFAULTS:
+            globals().pop(name, None)
+
+
+setting_changed.connect(_forget, dispatch_uid="messaging.conf")
