@@ -55,17 +55,18 @@ def test_what_was_not_handled_can_be_taken_again():
 
 
 def test_processes_share_one_allowance(fork):
-    allowance = Allowance(1000, slots=4)
+    allowance = Allowance(100_000, slots=4)
 
-    def take_a_lot(slot):
+    def take_and_give_back(slot):
         mine = allowance.of_slot(slot)
-        for _ in range(200):
+        # Often enough for two to meet in the middle of it, if they could.
+        for _ in range(5_000):
             assert mine.take(2) == 2
             mine.give_back(1)
 
-    children = [fork(lambda slot=slot: take_a_lot(slot)) for slot in range(4)]
+    children = [fork(lambda slot=slot: take_and_give_back(slot)) for slot in range(4)]
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
-    assert allowance.take(1000) == 200
+    assert allowance.take(100_000) == 80_000
 
 
 def test_what_a_killed_process_had_reserved_is_recovered(fork):

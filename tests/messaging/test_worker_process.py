@@ -21,12 +21,26 @@ from messaging.worker.slots import Slots
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+PATIENCE = 60  # seconds
+
 
 @pytest.fixture(autouse=True)
-def _signals_restored():
+def _ends_in_time():
+    """Tell a process that never ends to end, fail its test, and restore the signals."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
+    given_up = threading.Event()
+
+    def give_up():
+        given_up.set()
+        if callable(signal.getsignal(signal.SIGTERM)):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    patience = threading.Timer(PATIENCE, give_up)
+    patience.start()
     yield
+    patience.cancel()
+    assert not given_up.is_set(), f"it did not end in {PATIENCE} seconds"
     for number, handler in before.items():
         signal.signal(number, handler)
     faulthandler.unregister(signal.SIGQUIT)
