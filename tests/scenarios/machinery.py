@@ -186,6 +186,14 @@ class Database:
         return [attempt for (attempt,) in self.rows(sql, message_id)]
 
 
+def lives(process: psutil.Process) -> bool:
+    """Say whether a worker process runs; one that waits to be buried has no arguments."""
+    try:
+        return process.is_running() and "runworker" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Worker:
     """A `runworker` with its processes."""
 
@@ -207,17 +215,15 @@ class Worker:
             children = self._supervisor.children()
         except psutil.NoSuchProcess:
             return []
+        # Some library asks another program what machine this is: no child of ours.
+        children = [child for child in children if lives(child)]
         self._seen.update(children)
-        return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+        return children
 
     @property
     def survivors(self) -> list[psutil.Process]:
         """The processes seen so far that still run, whoever their parent is."""
-        return [
-            process
-            for process in self._seen
-            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        ]
+        return [process for process in self._seen if lives(process)]
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the supervisor alone."""

@@ -97,7 +97,7 @@ def test_idle_processes_of_a_killed_supervisor_end_by_themselves(database, start
 def test_a_worker_stopped_while_it_starts_ends_as_well(start_worker):
     worker = start_worker("--processes=2")
     # The first process has been forked, its handlers may not be in place.
-    wait_until(lambda: worker.children)
+    wait_until(lambda: "Worker process started" in worker.output)
     worker.signal(signal.SIGTERM)
     assert worker.wait(15) == 0, worker.output
     assert not worker.survivors
