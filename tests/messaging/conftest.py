@@ -7,6 +7,9 @@ import pytest
 
 from messaging import consuming
 from messaging.models import Queue, Subscription, Topic
+from messaging.sync import synchronise
+from messaging.worker.configuration import Configuration, consumers_for
+from messaging.worker.runner import Runner
 
 
 @pytest.fixture
@@ -60,3 +63,27 @@ def declared() -> Iterator[consuming.Declarations]:
     for names, before in kept:
         names.clear()
         names.update(before)
+
+
+@pytest.fixture
+def declare(declared: consuming.Declarations, db: None) -> Callable[..., None]:
+    """Return a function that declares the consumer of ``invoices`` and creates its queue."""
+
+    def declare(function: Callable[..., Any], **options: Any) -> None:
+        consuming.consumer("invoices", **options)(function)
+        synchronise()
+
+    return declare
+
+
+@pytest.fixture
+def runner(declared: consuming.Declarations, db: None) -> Callable[..., Runner]:
+    """Return a function that makes a runner of all the consumers declared."""
+
+    def make(**options: Any) -> Runner:
+        consumers = consumers_for([])
+        configuration = Configuration(consumers, None)
+        configuration.refresh()
+        return Runner(consumers, configuration, name="runner", **options)
+
+    return make

@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib.auth.models import Group, Permission
 from django.db import connection
 
+from messaging.messages import Delivered
 from messaging.models import Attempt, DeadLetter, Delivery, Scheduled
 
 
@@ -43,6 +44,18 @@ def waiting() -> dict[str, int]:
 def failures() -> list[tuple[int, str]]:
     """Return message id and error of each failed attempt, in order."""
     return list(Attempt.objects.order_by("pk").values_list("message_id", "error"))
+
+
+def delivered(row: Delivery) -> Delivered:
+    """Return the row as a worker knows it that has claimed it."""
+    return Delivered(
+        id=row.id,
+        queue_id=row.queue_id,
+        priority=row.priority,
+        message_id=row.message_id,
+        attempt=row.attempt,
+        subscription_id=row.subscription_id,
+    )
 
 
 def make_due() -> None:

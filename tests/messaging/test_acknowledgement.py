@@ -17,17 +17,6 @@ SECONDS_LEFT = """
 """
 
 
-@pytest.fixture
-def declare(declared):
-    """Return a function that declares the consumer of ``invoices``."""
-
-    def declare(function, **policies):
-        consumer("invoices", **policies)(function)
-        drain("invoices")
-
-    return declare
-
-
 def seconds_left():
     """Return how long the one scheduled delivery has to wait, by the database's clock."""
     ((seconds,),) = execute(SECONDS_LEFT)

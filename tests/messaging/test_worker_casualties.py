@@ -5,10 +5,9 @@ import signal
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
-from effects import execute, failures, make_due, waiting
+from effects import delivered, execute, failures, make_due, waiting
 
 from messaging import send, signals
-from messaging.messages import Delivered
 from messaging.models import DeadLetter, Delivery, Scheduled
 from messaging.worker import casualties as module
 from messaging.worker.casualties import Casualties
@@ -46,15 +45,7 @@ def killed_by(queue, slots, casualties):
 
 
 def the_delivery():
-    row = Delivery.objects.get()
-    return Delivered(
-        id=row.id,
-        queue_id=row.queue_id,
-        priority=row.priority,
-        message_id=row.message_id,
-        attempt=row.attempt,
-        subscription_id=row.subscription_id,
-    )
+    return delivered(Delivery.objects.get())
 
 
 def test_an_idle_process_has_died_of_nothing(slots, casualties):

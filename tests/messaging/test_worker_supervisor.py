@@ -9,10 +9,9 @@ from contextlib import suppress
 
 import pytest
 from django.db import transaction
-from effects import execute, failures
+from effects import delivered, execute, failures
 
 from messaging import send
-from messaging.messages import Delivered
 from messaging.models import Delivery
 from messaging.worker import supervisor as module
 from messaging.worker.process import Options
@@ -280,19 +279,11 @@ def test_signals_mean_what_they_meant_when_it_has_ended(script, supervise):
 def test_a_drain_goes_on_only_when_the_death_is_counted(script, supervise, queue, elsewhere, until):
     queue("invoices")
     send("invoices", 1)
-    row = Delivery.objects.get()
-    delivered = Delivered(
-        id=row.id,
-        queue_id=row.queue_id,
-        priority=row.priority,
-        message_id=row.message_id,
-        attempt=row.attempt,
-        subscription_id=row.subscription_id,
-    )
+    claimed = delivered(Delivery.objects.get())
 
     def die_first(number, process):
         if number == 1:
-            process.slots.start(process.slot_numbers[0], delivered)
+            process.slots.start(process.slot_numbers[0], claimed)
             os._exit(0)
         script.notes.value = len(failures())
         return 0
