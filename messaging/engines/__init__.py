@@ -50,6 +50,13 @@ class Engine(Protocol):
 
 def engine() -> Engine:
     """Return the engine: PostgreSQL, in the database of the caller."""
-    from .postgresql import ENGINE
+    global _engine
+    if _engine is None:
+        # Not before it is used: it reaches for Django's database connections.
+        from .postgresql import ENGINE
 
-    return ENGINE
+        _engine = ENGINE
+    return _engine
+
+
+_engine: Engine | None = None

@@ -57,6 +57,9 @@ class PostgreSQLEngine:
             wakeup.Arrival(queue_id, outgoing.priority, first, count)
             for queue_id, first, count in stored.placed
         ]
+        if not connection.in_atomic_block:
+            wakeup.announce(connection, arrivals)
+            return
         transaction.on_commit(
             lambda: wakeup.announce(connection, arrivals),
             using=connection.alias,

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 from django.core import mail
@@ -80,13 +80,16 @@ class Coalescer:
     def announce(self, arrivals: Iterable[Arrival]) -> None:
         """Gather arrivals for the next wake-up and count them."""
         with self._condition:
+            asleep = not self._arrivals
             for queue_id, priority, first, number in arrivals:
                 if number:
                     self._published[queue_id] += number
                 if first is not None:
-                    known = self._arrivals.get((queue_id, priority), first)
-                    self._arrivals[queue_id, priority] = min(first, known)
-            self._start()
+                    known = self._arrivals.get((queue_id, priority))
+                    if known is None or first < known:
+                        self._arrivals[queue_id, priority] = first
+            if asleep:
+                self._start()
 
     def announce_change(self) -> None:
         """Have every worker read its queues' configuration again."""
@@ -161,7 +164,7 @@ class Coalescer:
         self._close()
 
 
-_coalescers: dict[tuple[str, str], Coalescer] = {}
+_coalescers: dict[tuple[str, Any], Coalescer] = {}
 _lock = threading.Lock()
 
 
@@ -176,11 +179,11 @@ def announce_change(connection: BaseDatabaseWrapper) -> None:
 
 
 def _coalescer(connection: BaseDatabaseWrapper) -> Coalescer:
-    key = (connection.alias, str(connection.settings_dict["NAME"]))
+    key = (connection.alias, connection.settings_dict["NAME"])
+    if coalescer := _coalescers.get(key):
+        return coalescer
     with _lock:
-        if key not in _coalescers:
-            _coalescers[key] = Coalescer(connection)
-        return _coalescers[key]
+        return _coalescers.setdefault(key, Coalescer(connection))
 
 
 def finish() -> None:

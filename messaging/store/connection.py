@@ -6,14 +6,15 @@ watch a connection see them.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
-from psycopg import errors
+from psycopg import errors, generators
+from psycopg.pq import ExecStatus, TransactionStatus
 
 from .. import conf
 from ..exceptions import MessagingError
@@ -23,6 +24,7 @@ from ..exceptions import MessagingError
 ONLY_ON_REQUEST = 1_000_000_000
 
 Params = Mapping[str, Any] | Sequence[Any] | None
+Execute = Callable[[], "Rows"]
 Rows = list[tuple[Any, ...]]
 
 
@@ -31,39 +33,123 @@ def connection_for(using: str | None = None) -> BaseDatabaseWrapper:
     return connections[using or conf.DATABASE]
 
 
+class Statement:
+    """A hot statement with ``$1`` parameters, whose columns are all integers.
+
+    Once psycopg has prepared it, it goes to the server by its name. psycopg's cursor would look for
+    the best way to send each parameter, and build an object to load the rows: more work than the
+    rest of a small message.
+    """
+
+    def __init__(self, sql: LiteralString, parameters: int) -> None:
+        self.sql = sql
+        # What psycopg files a prepared statement under: its text, and the types of its parameters,
+        # here all left to the server.
+        self.key = sql.encode(), (0,) * parameters
+
+
 def run(connection: BaseDatabaseWrapper, sql: LiteralString, params: Params = None) -> Rows:
     """Execute one statement and return its rows."""
+    _make_ready(connection)
+    if _is_watched(connection):
+        return _watched(connection, sql, params, partial(_execute, connection, sql, params))
+    return _execute(connection, sql, params)
+
+
+def run_statement(
+    connection: BaseDatabaseWrapper, statement: Statement, params: list[str | None]
+) -> Rows:
+    """Execute a hot statement with parameters as text and return its rows of integers."""
+    _make_ready(connection)
+    if _is_watched(connection):
+        execute = partial(_send, connection, statement, params)
+        return _watched(connection, statement.sql, params, execute)
+    return _send(connection, statement, params)
+
+
+def _make_ready(connection: BaseDatabaseWrapper) -> None:
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     if connection.needs_rollback:
         connection.validate_no_broken_transaction()
-    if not connection.execute_wrappers and not connection.queries_logged:
-        return _execute(connection, sql, params)
-    return _execute_watched(connection, sql, params)
+
+
+def _is_watched(connection: BaseDatabaseWrapper) -> bool:
+    return bool(connection.execute_wrappers) or connection.queries_logged
 
 
 def _execute(connection: BaseDatabaseWrapper, sql: LiteralString, params: Params) -> Rows:
     raw = connection.connection
-    prepare = conf.PREPARE_STATEMENTS
-    if prepare and raw.prepare_threshold is None:
-        raw.prepare_threshold = ONLY_ON_REQUEST
     with connection.wrap_database_errors, psycopg.Cursor(raw) as cursor:
         # Binary results: psycopg decodes them in C, where Django's text loaders are Python.
-        cursor.execute(sql, params, prepare=prepare, binary=True)
+        cursor.execute(sql, params, prepare=_may_prepare(raw), binary=True)
         return cursor.fetchall() if cursor.description else []
 
 
-def _execute_watched(connection: BaseDatabaseWrapper, sql: LiteralString, params: Params) -> Rows:
-    def execute(sql: LiteralString, params: Params, many: bool, context: Any) -> Rows:
+def _send(connection: BaseDatabaseWrapper, statement: Statement, params: list[str | None]) -> Rows:
+    raw = connection.connection
+    name = _name_of(raw, statement)
+    if name is None:
+        return _execute_raw(connection, statement.sql, params)
+    try:
+        with raw.lock:
+            raw.pgconn.send_query_prepared(name, [p if p is None else p.encode() for p in params])
+            # psycopg's way of waiting, so that Ctrl-C comes through.
+            result = raw.wait(generators.execute(raw.pgconn))[-1]
+        if result.status != ExecStatus.TUPLES_OK:
+            raise errors.error_from_result(result, encoding=raw.info.encoding)
+    except psycopg.Error:
+        with connection.wrap_database_errors:
+            raise
+    value = result.get_value
+    columns = range(result.nfields)
+    return [
+        tuple([None if (text := value(row, column)) is None else int(text) for column in columns])
+        for row in range(result.ntuples)
+    ]
+
+
+def _name_of(raw: psycopg.Connection[Any], statement: Statement) -> bytes | None:
+    """Return the name under which psycopg has prepared a statement, where it can be used as it is.
+
+    psycopg's own record is what counts: it deallocates its statements after a rollback, and begins
+    the transaction with the first one that it executes.
+    """
+    if not raw.autocommit and raw.pgconn.transaction_status == TransactionStatus.IDLE:
+        return None
+    names: Mapping[Any, bytes] = raw._prepared._names
+    return names.get(statement.key)
+
+
+def _execute_raw(
+    connection: BaseDatabaseWrapper, sql: LiteralString, params: list[str | None]
+) -> Rows:
+    raw = connection.connection
+    with connection.wrap_database_errors, psycopg.RawCursor(raw) as cursor:
+        cursor.execute(sql, params, prepare=_may_prepare(raw), binary=True)
+        return cursor.fetchall()
+
+
+def _may_prepare(raw: psycopg.Connection[Any]) -> bool:
+    prepare: bool = conf.PREPARE_STATEMENTS
+    if prepare and raw.prepare_threshold is None:
+        raw.prepare_threshold = ONLY_ON_REQUEST
+    return prepare
+
+
+def _watched(
+    connection: BaseDatabaseWrapper, sql: LiteralString, params: Params, execute: Execute
+) -> Rows:
+    def innermost(sql: LiteralString, params: Params, many: bool, context: Any) -> Rows:
         started = time.monotonic()
         try:
-            return _execute(connection, sql, params)
+            return execute()
         finally:
             if connection.queries_logged:
                 took = time.monotonic() - started
                 connection.queries_log.append({"sql": sql, "time": f"{took:.3f}"})
 
-    call: Any = execute
+    call: Any = innermost
     for wrapper in reversed(connection.execute_wrappers):
         call = partial(wrapper, call)
     rows: Rows = call(sql, params, False, {"connection": connection, "cursor": None})

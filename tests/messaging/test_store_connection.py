@@ -82,6 +82,22 @@ class TestPreparing:
                 cursor.execute("SELECT 'of the project'")
         assert "of the project" not in prepared()
 
+    def test_a_statement_that_is_prepared_is_sent_by_its_name(self, queue, monkeypatch):
+        queue()
+        send("invoices", 1)
+        monkeypatch.setattr(psycopg, "RawCursor", None)
+        assert send("invoices", 2)
+
+    def test_what_a_rollback_to_a_savepoint_took_is_prepared_again(self, queue):
+        queue()
+        run(connection, ANSWER, {"n": 1})
+        send("invoices", 1)
+        with transaction.atomic():
+            send("invoices", 2)
+            transaction.set_rollback(True)
+        assert "INSERT INTO messaging_message" not in prepared()
+        assert send("invoices", 3)
+
     def test_behind_a_pooler_nothing_is_prepared(self, queue, settings):
         settings.MESSAGING = {"PREPARE_STATEMENTS": False}
         queue()
