@@ -1,6 +1,6 @@
 """Errors: each names the value, the limit and the remedy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 
@@ -87,6 +87,74 @@ class DeduplicationConflict(MessagingError, ValueError):
         )
 
 
+class QueueFull(MessagingError):
+    """A queue holds as many messages as it may, and its overflow policy is "reject".
+
+    Nothing was stored, and the caller's transaction is intact.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self.name = name
+        self.limit = limit
+        super().__init__(
+            f"Queue {name!r} is full: {limit:,} messages wait, which is its max length. Send again "
+            f"when workers have caught up, or raise the max length."
+        )
+
+
+class QueueDisabled(MessagingError):
+    """An operator has stopped a queue from accepting messages; nothing was stored."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"Queue {name!r} is disabled and accepts no messages. Send to another queue, or have "
+            f"it enabled (messaging.control.enable, or the admin)."
+        )
+
+
+# The word that other systems use.
+QueueArchived = QueueDisabled
+
+
+class LeaseLost(MessagingError):
+    """A delivery is not held any more: settled before, expired, or taken by somebody else.
+
+    Nothing was changed. Raised inside a transaction, it rolls the effects back.
+    """
+
+    def __init__(self, message_id: int, what: str = "settled") -> None:
+        self.message_id = message_id
+        super().__init__(
+            f"Message {message_id} cannot be {what}: its lease is over, because it was settled "
+            f"before, or not extended in time. Roll back what was done for it."
+        )
+
+
+class PublishUncertain(MessagingError):
+    """The connection was lost while a commit was under way: it may have happened or not.
+
+    ``ids`` are the message ids in question: ask ``confirm(ids)`` on a new connection, or send
+    again with the same ``message_id``, which stores nothing twice.
+    """
+
+    def __init__(self, ids: Sequence[object]) -> None:
+        self.ids = list(ids)
+        shown = ", ".join(map(str, self.ids[:5])) + (", ..." if len(self.ids) > 5 else "")
+        super().__init__(
+            f"The connection was lost during COMMIT; whether the messages {shown} are stored is "
+            f"not known. Ask confirm(ids), or send again with the same message_id."
+        )
+
+
+class EngineUnavailable(MessagingError):
+    """The place where messages wait cannot be reached."""
+
+
+class NoConsumer(MessagingError):
+    """Nobody consumes the queue that was asked."""
+
+
 class NotSupported(MessagingError):
     """What was asked for does not exist in this combination."""
 
@@ -112,6 +180,15 @@ class Retry(Exception):
         self.after = after
         self.counts = counts
         super().__init__(after)
+
+
+class HandlerTimeout(TimeoutError):
+    """Raised in a handler that has taken longer than its consumer's ``timeout``, in seconds."""
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
+        limit = "its time" if seconds is None else f"{seconds:g} seconds"
+        super().__init__(f"The handler took longer than {limit}.")
 
 
 class Reject(Exception):

@@ -20,12 +20,14 @@ class MessageId(int):
         return message_id
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+# Not frozen: that would cost as much as all the rest of delivering it.
+@dataclass(kw_only=True, slots=True, eq=False)
 class Message:
     """One delivery of a message, as a handler sees it.
 
     ``attempt`` counts the deliveries of this message on this queue, from 1. ``topic`` is None for
-    a message sent straight to its queue. ``published_at`` is the database's clock.
+    a message sent straight to its queue. ``published_at`` is the database's clock. ``causation_id``
+    is the id of the message whose handler sent this one.
     """
 
     id: int
@@ -39,11 +41,20 @@ class Message:
     published_at: datetime.datetime
     # Which row this delivery is: what settling it needs, and handling it does not.
     delivery: "Delivered"
+    fairness_key: str | None = None
+    correlation_id: str | None = None
+    causation_id: int | None = None
+    reply_to: str | None = None
+    expires_at: datetime.datetime | None = None
 
 
 # Made for every message on the hot path, where a tuple costs a third of a frozen dataclass.
 class Delivered(NamedTuple):
-    """The row that a claim took: enough to put it back as it was."""
+    """The row that a claim took: enough to put it back as it was.
+
+    Of a message with a key, ``id`` is that of the lane's token, and ``entry_id`` is its place in
+    the lane. ``token`` fences a delivery that is held under a lease.
+    """
 
     id: int
     queue_id: int
@@ -51,6 +62,10 @@ class Delivered(NamedTuple):
     message_id: int
     attempt: int
     subscription_id: int | None
+    expires_at: datetime.datetime | None = None
+    lane_id: int | None = None
+    entry_id: int | None = None
+    token: int | None = None
 
 
 class Settlement(StrEnum):
@@ -59,6 +74,8 @@ class Settlement(StrEnum):
     ACKNOWLEDGED = "acknowledged"
     RETRY = "retry"
     DEAD = "dead"
+    # Past its time and not kept.
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

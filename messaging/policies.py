@@ -18,6 +18,15 @@ class QueuePolicy:
     backoff_cap: float = 600.0
     backoff_delays: Sequence[float] = ()
     jitter: str = "full"
+    retention: int = 7 * 86_400
+    dead_letter_expired: bool = False
+    visibility_timeout: float = 30.0
+    rate_limit: float | None = None
+    key_rate_limit: float | None = None
+    concurrency_limit: int | None = None
+    single_active_consumer: bool = False
+    weight: int = 1
+    on_failure: str = "block"
 
     def wait_after(self, attempt: int) -> float:
         """Return the wait in seconds after failed delivery number ``attempt``, from 1.

@@ -10,7 +10,8 @@ from .connection import run
 
 POLICIES = """
     SELECT id, name, paused_at IS NOT NULL, max_deliveries, backoff, backoff_base, backoff_cap,
-        backoff_delays, jitter
+        backoff_delays, jitter, retention, dead_letter_expired, visibility_timeout, rate_limit,
+        key_rate_limit, concurrency_limit, single_active_consumer, weight, on_failure
     FROM messaging_queue
     WHERE name = ANY (%(names)s::text[]) OR id = ANY (%(ids)s::bigint[])
 """
@@ -32,6 +33,15 @@ def policies(
             backoff_cap=row[6],
             backoff_delays=tuple(row[7] if isinstance(row[7], list) else json.loads(row[7])),
             jitter=row[8],
+            retention=row[9],
+            dead_letter_expired=row[10],
+            visibility_timeout=row[11],
+            rate_limit=row[12],
+            key_rate_limit=row[13],
+            concurrency_limit=row[14],
+            single_active_consumer=row[15],
+            weight=row[16],
+            on_failure=row[17],
         )
         for row in rows
     ]
