@@ -27,6 +27,8 @@ def delivered(number, **fields):
         {"priority": -100},
         {"attempt": 1000},
         {"message_id": 2**63 - 1, "queue_id": 2**62},
+        {"lane_id": 2**40, "entry_id": 2**41},
+        {"token": 2**42},
     ],
 )
 def test_what_is_started_can_be_read(fields):
@@ -44,6 +46,19 @@ def test_what_is_cleared_runs_no_more():
     slots.clear(0)
     assert slots.running(0) is None
     assert slots.running(1) == delivered(2)
+
+
+def test_a_thread_is_overdue_from_its_hard_deadline_until_it_runs_something_else():
+    slots = Slots(2)
+    slots.start(0, delivered(1), 100.5)
+    slots.start(1, delivered(2))
+    assert not slots.is_overdue(0, 100.4)
+    assert slots.is_overdue(0, 100.5)
+    assert not slots.is_overdue(1, 10**9)
+    slots.start(0, delivered(3), 200.0)
+    assert not slots.is_overdue(0, 100.5)
+    slots.clear(0)
+    assert not slots.is_overdue(0, 10**9)
 
 
 def test_elsewhere_is_every_slot_but_ones_own():
