@@ -658,7 +658,7 @@ class Migration(migrations.Migration):
                 ("expires_at", models.DateTimeField(null=True, verbose_name="expires at")),
                 ("lane_id", models.BigIntegerField(null=True)),
                 ("due_at", models.DateTimeField(verbose_name="due at")),
-                ("joins_lane", models.BooleanField(default=False)),
+                ("joins_lane", models.BooleanField(db_default=False, default=False)),
                 (
                     "message",
                     models.ForeignKey(
@@ -1203,6 +1203,18 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="scheduled",
             index=models.Index(fields=["queue", "due_at"], name="messaging_scheduled_queue"),
+        ),
+        migrations.AddIndex(
+            model_name="scheduled",
+            index=models.Index(fields=["message", "lane_id"], name="messaging_scheduled_message"),
+        ),
+        migrations.AddIndex(
+            model_name="lane",
+            index=models.Index(
+                condition=models.Q(("parked_at__isnull", False)),
+                fields=["queue", "id"],
+                name="messaging_lane_parked",
+            ),
         ),
         migrations.AddIndex(
             model_name="lease",

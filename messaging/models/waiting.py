@@ -96,7 +96,7 @@ class Scheduled(Waiting):
 
     due_at = models.DateTimeField(_("due at"))
     # Takes its place in the lane of its key when it is due, instead of being ready by itself.
-    joins_lane = models.BooleanField(default=False)
+    joins_lane = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         verbose_name = _("scheduled delivery")
@@ -104,6 +104,8 @@ class Scheduled(Waiting):
         indexes = [
             models.Index(fields=["due_at", "id"], name="messaging_scheduled_due"),
             models.Index(fields=["queue", "due_at"], name="messaging_scheduled_queue"),
+            # The delays of one message; the tokens of lanes have the message 0.
+            models.Index(fields=["message", "lane_id"], name="messaging_scheduled_message"),
         ]
 
 
@@ -135,6 +137,13 @@ class Lane(models.Model):
         verbose_name_plural = _("ordering keys")
         constraints = [
             models.UniqueConstraint(fields=["queue", "kind", "key"], name="messaging_lane_once")
+        ]
+        indexes = [
+            models.Index(
+                fields=["queue", "id"],
+                name="messaging_lane_parked",
+                condition=models.Q(parked_at__isnull=False),
+            )
         ]
 
     def __str__(self) -> str:
