@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .engines import Source
-from .exceptions import Reject, Retry
+from .exceptions import Expired, HandlerTimeout, Reject, Retry
 from .messages import Delivered, Failure, Message, Outcome, Settlement
 from .policies import QueuePolicy
 
@@ -30,7 +30,11 @@ def outcome_of(
     delivered = message.delivery
     if error is None:
         return Outcome(delivered, Settlement.ACKNOWLEDGED, duration, message)
+    if isinstance(error, Expired):
+        return outcome_of_expiry(policy, message)
     after, counts, reason = None, True, "max_deliveries"
+    if isinstance(error, HandlerTimeout):
+        reason = "timeout"
     if isinstance(error, Retry):
         after, counts = error.after, error.counts
     dead = counts and message.attempt >= policy.max_deliveries
@@ -46,6 +50,25 @@ def outcome_of(
         failure=_failure(policy.name, error),
         error=error,
         message=message,
+    )
+
+
+def outcome_of_expiry(policy: QueuePolicy, message: Message) -> Outcome:
+    """Return what a delivery comes to that nobody handled in its time."""
+    kept = policy.dead_letter_expired
+    return Outcome(
+        delivered=message.delivery,
+        settlement=Settlement.DEAD if kept else Settlement.EXPIRED,
+        message=message,
+        reason="expired" if kept else "",
+        failure=Failure(
+            error="Expired",
+            description=f"Nobody handled it before it expired at {message.expires_at}.",
+            traceback="",
+            fingerprint=_fingerprint("expired", policy.name),
+        )
+        if kept
+        else None,
     )
 
 
@@ -66,11 +89,26 @@ def outcome_of_death(policy: QueuePolicy, delivered: Delivered, how: str) -> Out
     )
 
 
-def settle(source: Source, outcomes: Sequence[Outcome], worker: str) -> None:
-    """Store the retries, dead letters and failed attempts; acknowledged ones need nothing."""
-    failed = [o for o in outcomes if o.settlement is not Settlement.ACKNOWLEDGED]
-    if failed:
-        source.settle(failed, worker)
+def settle(
+    source: Source,
+    outcomes: Sequence[Outcome],
+    worker: str,
+    *,
+    unhandled: Sequence[Delivered] = (),
+) -> None:
+    """Store the retries, dead letters and failed attempts, and give back what nobody handled.
+
+    Acknowledged ones need nothing, unless they have an ordering key or a queue without retention.
+    """
+    if (
+        unhandled
+        or not source.policy.retention
+        or any(
+            o.settlement is not Settlement.ACKNOWLEDGED or o.delivered.lane_id is not None
+            for o in outcomes
+        )
+    ):
+        source.settle(outcomes, unhandled, worker)
 
 
 def _failure(queue: str, error: BaseException) -> Failure:

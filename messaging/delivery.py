@@ -1,5 +1,6 @@
 """Deliver: claim a batch and decode it, message by message."""
 
+import time
 from json import JSONDecoder
 from typing import Any
 
@@ -11,7 +12,7 @@ decode = JSONDecoder().raw_decode
 
 
 def deliver(
-    source: Source, limit: int, *, thorough: bool = False
+    source: Source, limit: int, *, thorough: bool = False, one_a_lane: bool = False
 ) -> tuple[list[Message], list[Outcome]]:
     """Claim up to ``limit`` messages; those that cannot be decoded come back as dead.
 
@@ -20,8 +21,8 @@ def deliver(
     messages: list[Message] = []
     undecodable: list[Outcome] = []
     queue = source.policy.name
-    for row in source.claim(limit, thorough=thorough):
-        delivered = Delivered._make(row[:6])
+    for row in source.claim(limit, thorough=thorough, one_a_lane=one_a_lane):
+        delivered = Delivered._make(row[:10])
         if row.body is None or row.headers is None:
             error: Exception = LookupError("The log no longer holds this message.")
             undecodable.append(_undecodable(delivered, queue, error))
@@ -46,6 +47,12 @@ def _decode(row: Claimed, headers: str, body: str, queue: str, delivered: Delive
         ordering_key=row.ordering_key,
         published_at=row.published_at,
         delivery=delivered,
+        fairness_key=row.fairness_key,
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        reply_to=row.reply_to,
+        expires_at=row.expires_at,
+        deadline=None if row.seconds_left is None else time.monotonic() + row.seconds_left,
     )
 
 

@@ -191,6 +191,10 @@ class HandlerTimeout(TimeoutError):
         super().__init__(f"The handler took longer than {limit}.")
 
 
+class Expired(Exception):
+    """What a message comes to that was not handled in its time; never raised in a handler."""
+
+
 class Reject(Exception):
     """Raise in a handler: this message goes to the dead letters at once, with the reason given."""
 

@@ -15,6 +15,7 @@ from psycopg import errors
 from psycopg.pq import TransactionStatus
 
 from .consuming import Consumer
+from .exceptions import Expired
 from .messages import Message
 
 SAVEPOINT = "SAVEPOINT messaging_handler"
@@ -147,14 +148,21 @@ def handle(
 
     Stops early when ``go_on`` says so, and, unless the consumer has declared a transaction size,
     after the first message whose handler used the database: its row locks would be held while the
-    others run. Whatever was not called is not in the result.
+    others run. After a failure the other messages of the same key are left out. Whatever was not
+    called is not in the result.
     """
     handled: list[Handled] = []
+    failed_lanes: set[int | None] = set()
     watch = Watch(connection)
     with watch.watching():
         for message in messages:
             if handled and not go_on():
                 break
+            if message.delivery.lane_id in failed_lanes:
+                continue
+            if message.deadline is not None and time.monotonic() >= message.deadline:
+                handled.append(Handled(message, Expired(), 0.0, False))
+                continue
             if starting is not None:
                 starting(message)
             try:
@@ -162,6 +170,8 @@ def handle(
             except TransactionLost as lost:
                 lost.handled = handled
                 raise
+            if handled[-1].error is not None and message.delivery.lane_id is not None:
+                failed_lanes.add(message.delivery.lane_id)
             if watch.touched:
                 if consumer.transaction_size is None:
                     break

@@ -16,7 +16,10 @@ def promote_due(using: str | None = None) -> tuple[list[wakeup.Arrival], bool]:
     Returns what has arrived, and whether more is due. One worker does it at a time.
     """
     rows = deliveries.promote(connection_for(using), PROMOTE_BATCH)
-    arrivals = [wakeup.Arrival(queue, priority, first) for queue, priority, first, _ in rows]
+    arrivals = [
+        wakeup.Arrival(queue, priority, wakeup.LATEST if first is None else first)
+        for queue, priority, first, _ in rows
+    ]
     return arrivals, sum(row[3] for row in rows) >= PROMOTE_BATCH
 
 

@@ -46,6 +46,8 @@ class Message:
     causation_id: int | None = None
     reply_to: str | None = None
     expires_at: datetime.datetime | None = None
+    # When it expires on this process's monotonic clock, which cannot jump as another's can.
+    deadline: float | None = None
 
 
 # Made for every message on the hot path, where a tuple costs a third of a frozen dataclass.

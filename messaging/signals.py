@@ -19,6 +19,8 @@ message_handled = Signal()
 message_failed = Signal()
 # message=Message, reason=str, error=BaseException | None
 message_dead_lettered = Signal()
+# message=Message
+message_expired = Signal()
 # name=str
 worker_started = Signal()
 worker_stopped = Signal()
@@ -39,6 +41,10 @@ def report(outcome: Outcome, queue: str, worker: str) -> None:
             logger.debug("Message handled id=%s queue=%s attempt=%s", *facts)
         if message_handled.receivers:
             message_handled.send_robust(worker, message=outcome.message, duration=outcome.duration)
+        return
+    if outcome.settlement is Settlement.EXPIRED:
+        logger.info("Message expired id=%s queue=%s attempt=%s", *facts)
+        message_expired.send_robust(worker, message=outcome.message)
         return
     failure = outcome.failure
     error = printable(f"{failure.error}: {failure.description}", 300) if failure else ""

@@ -1,6 +1,8 @@
 """Test: run consumers on the real SQL, in the test's own transaction."""
 
 from . import maintenance
+from .store import lanes
+from .store.connection import connection_for
 from .sync import synchronise
 from .worker.configuration import Configuration, consumers_for
 from .worker.runner import Runner
@@ -22,6 +24,7 @@ def drain(*queues: str, using: str | None = None) -> int:
     total = 0
     for _ in range(MAX_ROUNDS):
         maintenance.promote_due(using)
+        lanes.join_now(connection_for(using))
         done = runner.run_round()
         total += done.settled
         if not done.settled and not done.unsettled:

@@ -16,17 +16,22 @@ class Source(Protocol):
 
     policy: QueuePolicy
 
-    def claim(self, limit: int, *, thorough: bool = False) -> list[Claimed]:
+    def claim(
+        self, limit: int, *, thorough: bool = False, one_a_lane: bool = False
+    ) -> list[Claimed]:
         """Take up to ``limit`` next deliveries, highest priority first, in this transaction.
 
         ``thorough`` looks everywhere: nothing claimed then means that nothing is ready.
+        ``one_a_lane`` takes one message of each ordering key.
         """
 
-    def put_back(self, delivered: Sequence[Delivered]) -> None:
-        """Give deliveries back as they were, uncounted, in this transaction."""
+    def settle(
+        self, outcomes: Sequence[Outcome], unhandled: Sequence[Delivered], worker: str
+    ) -> None:
+        """Store what the claimed deliveries come to, in this transaction.
 
-    def settle(self, outcomes: Sequence[Outcome], worker: str) -> None:
-        """Store what the failed deliveries come to, in this transaction."""
+        All outcomes, also those acknowledged; ``unhandled`` are given back as they were, uncounted.
+        """
 
     def notice(self, priority: int, first: int) -> None:
         """Learn that deliveries from id ``first`` on have arrived."""

@@ -1,17 +1,19 @@
 """The engine that keeps messages in PostgreSQL, in the transaction of its caller."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered, MessageId, Outcome, Settlement
 from ..policies import QueuePolicy
-from ..store import deadletters, deliveries, publishing
+from ..store import deadletters, deliveries, lanes, publishing
 from ..store.connection import connection_for, refusal
 from . import wakeup
 from .hints import Hints
+
+PRIORITIES = range(-100, 101)
 
 
 class PostgreSQLEngine:
@@ -37,12 +39,20 @@ class PostgreSQLEngine:
         return PostgreSQLSource(policy, connection_for(using))
 
     def take_lost(self, delivered: Delivered, using: str | None) -> tuple[Delivered | None, bool]:
-        return deliveries.take_lost(
-            connection_for(using),
+        connection = connection_for(using)
+        taken, held = deliveries.take_lost(
+            connection,
             queue_id=delivered.queue_id,
-            priority=delivered.priority,
+            # A token has the priority of what was first in its lane.
+            priorities=PRIORITIES if delivered.lane_id else [delivered.priority],
             delivery_id=delivered.id,
         )
+        if taken is None or not delivered.entry_id:
+            return taken, held
+        entry = lanes.take_one(connection, taken, delivered.entry_id)
+        if entry is None:  # purged meanwhile; the token goes on
+            lanes.pass_on(connection, taken.queue_id, [(int(taken.lane_id or 0), False)])
+        return entry, False
 
     def _announce(
         self,
@@ -75,10 +85,36 @@ class PostgreSQLSource:
         self._connection = connection
         self._hints = Hints()
 
-    def claim(self, limit: int, *, thorough: bool = False) -> list[deliveries.Claimed]:
-        if thorough or self._hints.sweep_due():
-            return self._sweep(limit)
-        return self._take(limit)
+    def claim(
+        self, limit: int, *, thorough: bool = False, one_a_lane: bool = False
+    ) -> list[deliveries.Claimed]:
+        sweeping = thorough or self._hints.sweep_due()
+        claimed = self._sweep(limit) if sweeping else self._take(limit)
+        if any(row.lane_id is not None for row in claimed):
+            return self._expand(claimed, limit, one_a_lane)
+        return claimed
+
+    def _expand(
+        self, claimed: Sequence[deliveries.Claimed], limit: int, one_a_lane: bool
+    ) -> list[deliveries.Claimed]:
+        """Replace tokens by what waits in their lanes."""
+        tokens: dict[int, deliveries.Claimed] = {}
+        plain, surplus = [], []
+        for row in claimed:
+            if row.lane_id is None:
+                plain.append(row)
+            elif row.lane_id in tokens:
+                surplus.append(Delivered._make(row[:10]))
+            else:
+                tokens[row.lane_id] = row
+        if surplus:  # a second token of one fairness key: another worker's share
+            deliveries.put_back(self._connection, surplus)
+        each = 1 if one_a_lane else max(1, (limit - len(plain)) // len(tokens))
+        entries = lanes.take(self._connection, self.policy.id, list(tokens.values()), each)
+        found = {entry.lane_id for entry in entries}
+        if empty := [(lane_id, True) for lane_id in tokens if lane_id not in found]:
+            self._pass_on(empty)
+        return plain + entries
 
     def _take(self, limit: int) -> list[deliveries.Claimed]:
         claimed: list[deliveries.Claimed] = []
@@ -108,14 +144,32 @@ class PostgreSQLSource:
         self._hints.swept(time.monotonic() - started, found)
         return claimed
 
-    def put_back(self, delivered: Sequence[Delivered]) -> None:
-        deliveries.put_back(self._connection, delivered)
-        for each in delivered:
-            self._hints.lower(each.priority, each.id)
+    def settle(
+        self, outcomes: Sequence[Outcome], unhandled: Sequence[Delivered], worker: str
+    ) -> None:
+        if plain := [d for d in unhandled if d.lane_id is None]:
+            deliveries.put_back(self._connection, plain)
+            for each in plain:
+                self._hints.lower(each.priority, each.id)
+        in_lanes = any(o.delivered.lane_id is not None for o in outcomes)
+        if in_lanes or len(plain) < len(unhandled):
+            self._settle_lanes(outcomes, [d for d in unhandled if d.lane_id is not None])
+        else:
+            self._retry([o for o in outcomes if o.settlement is Settlement.RETRY])
+        if dead := [o for o in outcomes if o.settlement is Settlement.DEAD]:
+            deadletters.bury(self._connection, dead)
+        if failed := [o for o in outcomes if o.failure is not None]:
+            deadletters.record_attempts(self._connection, failed, worker)
+        if not self.policy.retention and (
+            over := [
+                o.delivered.message_id
+                for o in outcomes
+                if o.settlement in (Settlement.ACKNOWLEDGED, Settlement.EXPIRED)
+            ]
+        ):
+            deliveries.forget(self._connection, self.policy.id, over)
 
-    def settle(self, outcomes: Sequence[Outcome], worker: str) -> None:
-        retries = [o for o in outcomes if o.settlement is Settlement.RETRY]
-        dead = [o for o in outcomes if o.settlement is Settlement.DEAD]
+    def _retry(self, retries: Sequence[Outcome]) -> None:
         if retries:
             deliveries.schedule(
                 self._connection,
@@ -123,10 +177,58 @@ class PostgreSQLSource:
                 [o.delivered.attempt + o.counts for o in retries],
                 [o.after for o in retries],
             )
-        if dead:
-            deadletters.bury(self._connection, dead)
-        if failed := [o for o in outcomes if o.failure is not None]:
-            deadletters.record_attempts(self._connection, failed, worker)
+
+    def _settle_lanes(self, outcomes: Sequence[Outcome], unhandled: Sequence[Delivered]) -> None:
+        """Settle by the keys' order: what failed keeps its place or gives it up."""
+        lanes.join_now(self._connection)
+        retries = [o for o in outcomes if o.settlement is Settlement.RETRY]
+        skipping = self._skipping([o.delivered for o in retries])
+        staying = [o for o in retries if self._stays(o.delivered, skipping)]
+        self._retry([o for o in retries if not self._stays(o.delivered, skipping)])
+        returning = [o.delivered for o in staying] + list(unhandled)
+        if returning:
+            attempts = [o.delivered.attempt + o.counts for o in staying]
+            attempts += [d.attempt for d in unhandled]
+            lanes.put_back(self._connection, returning, attempts)
+        held = {
+            o.delivered.lane_id: (o.delivered.lane_id, o.delivered.priority, o.after)
+            for o in staying
+            if o.delivered.lane_id is not None
+        }
+        parked = self._parked(outcomes) - held.keys()
+        touched = {o.delivered.lane_id for o in outcomes} | {d.lane_id for d in unhandled}
+        going_on = touched - held.keys() - parked - {None}
+        if held:
+            lanes.hold(self._connection, self.policy.id, list(held.values()))
+        if parked:
+            lanes.park(self._connection, sorted(parked))
+        self._pass_on([(lane_id, False) for lane_id in sorted(filter(None, going_on))])
+
+    def _skipping(self, retries: Sequence[Delivered]) -> set[int | None]:
+        """Return the lanes whose order does not matter to a retry."""
+        in_lanes = {d.lane_id for d in retries if d.lane_id is not None}
+        if not in_lanes or self.policy.on_failure == "skip":
+            return set(in_lanes)
+        return set(lanes.fair_ones(self._connection, in_lanes))
+
+    def _stays(self, delivered: Delivered, skipping: Collection[int | None]) -> bool:
+        return delivered.lane_id is not None and delivered.lane_id not in skipping
+
+    def _parked(self, outcomes: Sequence[Outcome]) -> set[int]:
+        """Return the lanes that a dead letter sets aside."""
+        if self.policy.on_failure != "park":
+            return set()
+        dead = {
+            o.delivered.lane_id
+            for o in outcomes
+            if o.settlement is Settlement.DEAD and o.delivered.lane_id is not None
+        }
+        return dead - lanes.fair_ones(self._connection, dead) if dead else set()
+
+    def _pass_on(self, given: Sequence[tuple[int, bool]]) -> None:
+        if given:
+            for priority, first in lanes.pass_on(self._connection, self.policy.id, given):
+                self._hints.lower(priority, first)
 
     def notice(self, priority: int, first: int) -> None:
         self._hints.lower(priority, first)

@@ -29,6 +29,8 @@ COUNT_EVERY = 1.0
 # The connection is kept for bursts and given back to the server in quiet times, seconds.
 IDLE = 60.0
 EVERYTHING = "*"
+# Comes after every id: where a delivery gets its id at the commit only.
+LATEST = 2**62
 
 
 class Arrival(NamedTuple):

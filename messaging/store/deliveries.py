@@ -10,7 +10,11 @@ from .connection import Rows, run
 
 
 class Claimed(NamedTuple):
-    """One claimed delivery with its message, undecoded; body is None when the log lost it."""
+    """One claimed delivery with its message, undecoded; body is None when the log lost it.
+
+    Of a lane's token, ``message_id`` is 0. ``seconds_left`` until it expires, by the database's
+    clock; None: never.
+    """
 
     id: int
     queue_id: int
@@ -18,16 +22,35 @@ class Claimed(NamedTuple):
     message_id: int
     attempt: int
     subscription_id: int | None
+    expires_at: Any
+    lane_id: int | None
+    entry_id: int | None
+    token: int | None
     topic: str | None
     ordering_key: str | None
     headers: str | None
     body: str | None
     published_at: Any
+    fairness_key: str | None
+    correlation_id: str | None
+    causation_id: int | None
+    reply_to: str | None
+    seconds_left: float | None
 
 
+# What every claim tells of a message: the columns of Claimed behind those of the row taken.
+PAYLOAD = """
+    topic.name, message.ordering_key, message.headers::text, message.body::text,
+    message.published_at, message.fairness_key, message.correlation_id, message.causation_id,
+    message.reply_to, extract(epoch FROM taken.expires_at - statement_timestamp())::float8
+    FROM taken
+    LEFT JOIN messaging_message AS message ON message.id = taken.message_id
+    LEFT JOIN messaging_topic AS topic ON topic.id = message.topic_id
+"""
 # ARRAY(...) runs once, before the delete: a LIMIT inside a join could be run again by the planner
 # and delete more rows than asked. The ids come out in order, the topic's name by a look-up.
-CLAIM = """
+CLAIM: Any = (
+    """
     WITH taken AS (
         DELETE FROM messaging_delivery
         WHERE ctid = ANY (ARRAY(
@@ -36,16 +59,14 @@ CLAIM = """
             ORDER BY id LIMIT %(limit)s
             FOR UPDATE SKIP LOCKED
         ))
-        RETURNING id, queue_id, priority, message_id, attempt, subscription_id
+        RETURNING id, queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id
     )
     SELECT taken.id, taken.queue_id, taken.priority, taken.message_id, taken.attempt,
-        taken.subscription_id, topic.name, message.ordering_key,
-        message.headers::text, message.body::text, message.published_at
-    FROM taken
-    LEFT JOIN messaging_message AS message ON message.id = taken.message_id
-    LEFT JOIN messaging_topic AS topic ON topic.id = message.topic_id
-    ORDER BY taken.id
-"""
+        taken.subscription_id, taken.expires_at, taken.lane_id, NULL::bigint, NULL::bigint,
+    """
+    + PAYLOAD
+    + "ORDER BY taken.id"
+)
 
 
 def claim(
@@ -80,9 +101,9 @@ def priorities(connection: BaseDatabaseWrapper, queue_id: int) -> list[int]:
 # there already: a rollback was faster.
 PUT_BACK = """
     INSERT INTO messaging_delivery
-        (id, queue_id, priority, message_id, attempt, subscription_id)
+        (id, queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id)
     SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[],
-        %s::bigint[])
+        %s::bigint[], %s::timestamptz[], %s::bigint[])
     ON CONFLICT DO NOTHING
 """
 
@@ -94,12 +115,12 @@ def put_back(connection: BaseDatabaseWrapper, delivered: Sequence[Delivered]) ->
 
 SCHEDULE = """
     INSERT INTO messaging_scheduled
-        (queue_id, priority, message_id, attempt, subscription_id, due_at)
-    SELECT queue_id, priority, message_id, attempt, subscription_id,
-        statement_timestamp() + after * interval '1 second'
+        (queue_id, priority, message_id, attempt, subscription_id, expires_at, due_at, joins_lane)
+    SELECT queue_id, priority, message_id, attempt, subscription_id, expires_at,
+        statement_timestamp() + after * interval '1 second', false
     FROM unnest(%s::bigint[], %s::smallint[], %s::bigint[], %s::smallint[], %s::bigint[],
-        %s::float8[])
-        AS retry (queue_id, priority, message_id, attempt, subscription_id, after)
+        %s::timestamptz[], %s::float8[])
+        AS retry (queue_id, priority, message_id, attempt, subscription_id, expires_at, after)
 """
 
 
@@ -110,8 +131,9 @@ def schedule(
     after: Sequence[float],
 ) -> None:
     """Insert deliveries again, each due ``after`` seconds from now as the attempt given."""
-    _, queues, levels, messages, _, subscriptions = _columns(delivered)
-    params = (queues, levels, messages, list(attempts), subscriptions, [float(s) for s in after])
+    _, queues, levels, messages, _, subscriptions, expiries, _ = _columns(delivered)
+    waits = [float(seconds) for seconds in after]
+    params = (queues, levels, messages, list(attempts), subscriptions, expiries, waits)
     run(connection, SCHEDULE, params)
 
 
@@ -128,20 +150,39 @@ PROMOTE = """
             ORDER BY scheduled.due_at, scheduled.id LIMIT %(limit)s
             FOR UPDATE OF scheduled SKIP LOCKED
         ))
-        RETURNING queue_id, priority, message_id, attempt, subscription_id, due_at, id
+        RETURNING queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id,
+            joins_lane, due_at, id
     ),
     placed AS (
-        INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, subscription_id)
-        SELECT queue_id, priority, message_id, attempt, subscription_id FROM moved
+        INSERT INTO messaging_delivery
+            (queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id)
+        SELECT queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id
+        FROM moved WHERE NOT joins_lane
         ORDER BY due_at, id
         RETURNING queue_id, priority, id
+    ),
+    joining AS (
+        INSERT INTO messaging_arrival (queue_id, kind, key, priority, message_id, attempt,
+            subscription_id, expires_at)
+        SELECT moved.queue_id, CASE WHEN message.ordering_key IS NULL THEN 1 ELSE 0 END,
+            coalesce(message.ordering_key, message.fairness_key), moved.priority,
+            moved.message_id, moved.attempt, moved.subscription_id, moved.expires_at
+        FROM moved JOIN messaging_message AS message ON message.id = moved.message_id
+        WHERE moved.joins_lane
+        ORDER BY moved.due_at, moved.id
+        RETURNING queue_id, priority
     )
     SELECT queue_id, priority, min(id), count(*) FROM placed GROUP BY queue_id, priority
+    UNION ALL
+    SELECT queue_id, priority, NULL, count(*) FROM joining GROUP BY queue_id, priority
 """
 
 
 def promote(connection: BaseDatabaseWrapper, limit: int) -> Rows:
-    """Move due deliveries to ready; return (queue, priority, first id, count) of each group."""
+    """Move due deliveries to ready; return (queue, priority, first id, count) of each group.
+
+    The first id is None where messages join their lanes, which happens at the commit.
+    """
     return run(connection, PROMOTE, {"limit": limit})
 
 
@@ -162,24 +203,25 @@ TAKE_LOST = """
     DELETE FROM messaging_delivery
     WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM messaging_delivery
-        WHERE queue_id = %(queue_id)s AND priority = %(priority)s AND id = %(id)s
+        WHERE queue_id = %(queue_id)s AND priority = ANY (%(priorities)s::smallint[])
+        AND id = %(id)s
         FOR UPDATE SKIP LOCKED
     ))
-    RETURNING id, queue_id, priority, message_id, attempt, subscription_id
+    RETURNING id, queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id
 """
 EXISTS = """
     SELECT 1 FROM messaging_delivery
-    WHERE queue_id = %(queue_id)s AND priority = %(priority)s AND id = %(id)s
+    WHERE queue_id = %(queue_id)s AND priority = ANY (%(priorities)s::smallint[]) AND id = %(id)s
 """
 
 
 def take_lost(
-    connection: BaseDatabaseWrapper, *, queue_id: int, priority: int, delivery_id: int
+    connection: BaseDatabaseWrapper, *, queue_id: int, priorities: Sequence[int], delivery_id: int
 ) -> tuple[Delivered | None, bool]:
     """Take one delivery by its key; return it, and whether it exists but is locked."""
-    params = {"queue_id": queue_id, "priority": priority, "id": delivery_id}
+    params = {"queue_id": queue_id, "priorities": list(priorities), "id": delivery_id}
     if rows := run(connection, TAKE_LOST, params):
-        return Delivered._make(rows[0]), False
+        return Delivered._make((*rows[0], None, None)), False
     return None, bool(run(connection, EXISTS, params))
 
 
@@ -191,4 +233,16 @@ def _columns(delivered: Sequence[Delivered]) -> tuple[list[Any], ...]:
         [d.message_id for d in delivered],
         [d.attempt for d in delivered],
         [d.subscription_id for d in delivered],
+        [d.expires_at for d in delivered],
+        [d.lane_id for d in delivered],
     )
+
+
+# Of a queue without retention, what is acknowledged is gone. A message of a topic may still wait on
+# other queues: retention takes it when none has it any more.
+FORGET = "DELETE FROM messaging_message WHERE id = ANY (%s::bigint[]) AND queue_id = %s"
+
+
+def forget(connection: BaseDatabaseWrapper, queue_id: int, message_ids: Sequence[int]) -> None:
+    """Delete messages from the log that were sent to a queue."""
+    run(connection, FORGET, (list(message_ids), queue_id))

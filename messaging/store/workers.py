@@ -31,16 +31,16 @@ def sign_off(connection: BaseDatabaseWrapper, name: str) -> None:
 
 
 RECORD = """
-    INSERT INTO messaging_stat (process, queue_id, acknowledged, failed, dead, busy)
+    INSERT INTO messaging_stat (process, queue_id, acknowledged, failed, dead, expired, busy)
     SELECT %s, * FROM unnest(%s::bigint[], %s::integer[], %s::integer[], %s::integer[],
-        %s::float8[])
+        %s::integer[], %s::float8[])
 """
 
 
 def record(
     connection: BaseDatabaseWrapper,
     process: str,
-    rows: Sequence[tuple[int, int, int, int, float]],
+    rows: Sequence[tuple[int, int, int, int, int, float]],
 ) -> None:
     """Store what a process did to each queue since its last record."""
     columns = [list(column) for column in zip(*rows, strict=True)]

@@ -19,7 +19,7 @@ from ..delivery import deliver
 from ..engines import Source, engine
 from ..engines.wakeup import Arrival
 from ..handling import Handled, TransactionLost, handle, is_conflict
-from ..messages import Message, Outcome
+from ..messages import Message, Outcome, Settlement
 from ..policies import QueuePolicy
 from ..store import deadletters
 from ..store.connection import connection_for, run
@@ -199,10 +199,9 @@ class Runner:
                     outcome_of(work.source.policy, each.message, each.error, each.duration)
                     for each in handled
                 ]
-                rest = [message.delivery for message in messages[len(handled) :]]
-                if rest:
-                    work.source.put_back(rest)
-                settle(work.source, outcomes, self._name)
+                done = {id(each.message) for each in handled}
+                rest = [m.delivery for m in messages if id(m) not in done]
+                settle(work.source, outcomes, self._name, unhandled=rest)
         except DatabaseError as error:
             work.source.rewind()
             work.pace.isolate(len(messages))
@@ -238,8 +237,15 @@ class Runner:
         position = messages.index(lost.message)
         failed = [each.message for each in lost.handled if each.error is not None]
         unsettled = [message.delivery for message in (*failed, *messages[position:])]
+        # Their keys' tokens are gone as well.
+        good = [
+            Outcome(each.message.delivery, Settlement.ACKNOWLEDGED)
+            for each in lost.handled
+            if each.error is None
+        ]
+        unsettled += [outcome.delivered for outcome in dead]
         with transaction.atomic(using=connection_for(self._using).alias):
-            work.source.put_back([*unsettled, *(outcome.delivered for outcome in dead)])
+            settle(work.source, good, self._name, unhandled=unsettled)
 
     def _handle(
         self, work: Work, messages: Sequence[Message], connection: BaseDatabaseWrapper
@@ -287,7 +293,7 @@ class Runner:
             with transaction.atomic(using=connection.alias):
                 taken, held = engine().take_lost(delivered, self._using)
                 if taken is not None:
-                    settle(work.source, [outcome], self._name)
+                    settle(work.source, [outcome._replace(delivered=taken)], self._name)
             if taken is not None:
                 return [outcome]
             if not held:

@@ -10,6 +10,7 @@ FIELDS = {
     Settlement.ACKNOWLEDGED: "acknowledged",
     Settlement.RETRY: "failed",
     Settlement.DEAD: "dead",
+    Settlement.EXPIRED: "expired",
 }
 
 
@@ -49,12 +50,19 @@ class Tally:
         with self._lock:
             return {queue: count for queue, count in self._running.items() if count}
 
-    def flush(self) -> list[tuple[int, int, int, int, float]]:
-        """Return (queue, acknowledged, failed, dead, busy seconds) rows, and start anew."""
+    def flush(self) -> list[tuple[int, int, int, int, int, float]]:
+        """Return (queue, acknowledged, failed, dead, expired, seconds) rows, and start anew."""
         with self._lock:
             counts, self._counts = self._counts, defaultdict(Counter)
             busy, self._busy = self._busy, defaultdict(float)
         return [
-            (queue_id, each["acknowledged"], each["failed"], each["dead"], busy[queue_id])
+            (
+                queue_id,
+                each["acknowledged"],
+                each["failed"],
+                each["dead"],
+                each["expired"],
+                busy[queue_id],
+            )
             for queue_id, each in counts.items()
         ]

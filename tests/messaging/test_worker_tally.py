@@ -23,7 +23,7 @@ def test_outcomes_are_counted_per_queue_with_the_time_they_took():
     tally.add(1, [outcome(Settlement.ACKNOWLEDGED), outcome(Settlement.RETRY, 1.0)])
     tally.add(1, [outcome(Settlement.ACKNOWLEDGED)])
     tally.add(2, [outcome(Settlement.DEAD, 0.25)])
-    assert sorted(tally.flush()) == [(1, 2, 1, 0, 2.0), (2, 0, 0, 1, 0.25)]
+    assert sorted(tally.flush()) == [(1, 2, 1, 0, 0, 2.0), (2, 0, 0, 1, 0, 0.25)]
 
 
 def test_a_flush_starts_anew_and_keeps_the_totals():
