@@ -1,0 +1,226 @@
+"""Lanes: take what waits behind a token, and decide what becomes of the token.
+
+Publishers lock a lane only while they commit (migration 0004). Here nobody waits for that lock: a
+token too many is harmless, since whoever claims it finds nothing and comes back.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..messages import Delivered
+from .connection import Rows, run
+from .deliveries import PAYLOAD, Claimed
+
+# How long a token waits that found nothing while others are at work on its lane, seconds.
+PATIENCE = 0.1
+FAIR = 1
+
+# SKIP LOCKED: the tokens of a fairness key take beside each other. A token's id and not the
+# entry's comes first, because it is what a worker's death has to be looked up by.
+TAKE: Any = (
+    """
+    WITH taken AS (
+        DELETE FROM messaging_laneentry
+        WHERE ctid = ANY (ARRAY(
+            SELECT next.ctid
+            FROM unnest(%(lane_ids)s::bigint[]) AS lane (id),
+                LATERAL (
+                    SELECT ctid FROM messaging_laneentry
+                    WHERE queue_id = %(queue_id)s AND lane_id = lane.id
+                    ORDER BY id LIMIT %(each)s
+                    FOR UPDATE SKIP LOCKED
+                ) AS next
+        ))
+        RETURNING id, queue_id, lane_id, priority, message_id, attempt, subscription_id, expires_at
+    )
+    SELECT token.id, taken.queue_id, taken.priority, taken.message_id, taken.attempt,
+        taken.subscription_id, taken.expires_at, taken.lane_id, taken.id, NULL::bigint,
+    """
+    + PAYLOAD
+    + """
+    JOIN unnest(%(token_ids)s::bigint[], %(lane_ids)s::bigint[]) AS token (id, lane_id)
+        ON token.lane_id = taken.lane_id
+    ORDER BY token.id, taken.id
+    """
+)
+
+
+def take(
+    connection: BaseDatabaseWrapper, queue_id: int, tokens: Sequence[Claimed], each: int
+) -> list[Claimed]:
+    """Take up to ``each`` entries of the lanes of claimed tokens, lane by lane and in order."""
+    params = {
+        "queue_id": queue_id,
+        "token_ids": [token.id for token in tokens],
+        "lane_ids": [token.lane_id for token in tokens],
+        "each": each,
+    }
+    return [Claimed._make(row) for row in run(connection, TAKE, params)]
+
+
+TAKE_ONE = """
+    DELETE FROM messaging_laneentry
+    WHERE queue_id = %(queue_id)s AND lane_id = %(lane_id)s AND id = %(id)s
+    RETURNING priority, message_id, attempt, subscription_id, expires_at
+"""
+
+
+def take_one(connection: BaseDatabaseWrapper, token: Delivered, entry_id: int) -> Delivered | None:
+    """Take one entry of the lane whose token was taken, or None when it is gone."""
+    params = {"queue_id": token.queue_id, "lane_id": token.lane_id, "id": entry_id}
+    for priority, message_id, attempt, subscription_id, expires_at in run(
+        connection, TAKE_ONE, params
+    ):
+        return token._replace(
+            priority=priority,
+            message_id=message_id,
+            attempt=attempt,
+            subscription_id=subscription_id,
+            expires_at=expires_at,
+            entry_id=entry_id,
+        )
+    return None
+
+
+# The same ids as before: an entry keeps its place.
+PUT_BACK = """
+    INSERT INTO messaging_laneentry (id, queue_id, lane_id, priority, message_id, attempt,
+        subscription_id, expires_at)
+    SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::bigint[],
+        %s::smallint[], %s::bigint[], %s::timestamptz[])
+    ON CONFLICT DO NOTHING
+"""
+
+
+def put_back(
+    connection: BaseDatabaseWrapper, delivered: Sequence[Delivered], attempts: Sequence[int]
+) -> None:
+    """Insert entries again at their places, each as the attempt given."""
+    params = (
+        [d.entry_id for d in delivered],
+        [d.queue_id for d in delivered],
+        [d.lane_id for d in delivered],
+        [d.priority for d in delivered],
+        [d.message_id for d in delivered],
+        list(attempts),
+        [d.subscription_id for d in delivered],
+        [d.expires_at for d in delivered],
+    )
+    run(connection, PUT_BACK, params)
+
+
+KINDS = "SELECT id, kind FROM messaging_lane WHERE id = ANY (%s::bigint[])"
+
+
+def fair_ones(connection: BaseDatabaseWrapper, lane_ids: Collection[int]) -> set[int]:
+    """Return which of the lanes are those of fairness keys, whose order means nothing."""
+    return {lane for lane, kind in run(connection, KINDS, (list(lane_ids),)) if kind == FAIR}
+
+
+# Before the locks below: the trigger waits for the locks of publishers, in order, and whoever
+# holds one of those below must not wait any more.
+JOIN_NOW = "SET CONSTRAINTS messaging_join_lanes IMMEDIATE"
+JOIN_AT_COMMIT = "SET CONSTRAINTS messaging_join_lanes DEFERRED"
+
+
+def join_now(connection: BaseDatabaseWrapper) -> None:
+    """Give what this transaction has sent with a key its place already."""
+    run(connection, JOIN_NOW)
+    run(connection, JOIN_AT_COMMIT)
+
+
+LOCK = """
+    SELECT id FROM messaging_lane WHERE id = ANY (%s::bigint[]) ORDER BY id
+    FOR UPDATE SKIP LOCKED
+"""
+# A statement of its own after the lock: it has to see what was committed until the lock was
+# granted. A lane that a publisher holds gets its token back though nothing is visible: what comes
+# would be without one.
+GO_ON = """
+    WITH lane AS MATERIALIZED (
+        SELECT given.id, given.id = ANY (%(locked)s::bigint[]) AS is_locked, given.idle,
+            (SELECT entry.priority FROM messaging_laneentry AS entry
+             WHERE entry.queue_id = %(queue_id)s AND entry.lane_id = given.id
+             ORDER BY entry.id LIMIT 1) AS head
+        FROM unnest(%(lane_ids)s::bigint[], %(idle)s::bool[]) AS given (id, idle)
+    ),
+    ended AS (
+        DELETE FROM messaging_lane AS known USING lane
+        WHERE known.id = lane.id AND lane.is_locked AND lane.head IS NULL AND known.tokens <= 1
+    ),
+    fewer AS (
+        UPDATE messaging_lane AS known SET tokens = known.tokens - 1 FROM lane
+        WHERE known.id = lane.id AND lane.is_locked AND lane.head IS NULL AND known.tokens > 1
+    ),
+    later AS (
+        INSERT INTO messaging_scheduled
+            (queue_id, priority, message_id, attempt, lane_id, due_at, joins_lane)
+        SELECT %(queue_id)s, coalesce(lane.head, 0), 0, 1, lane.id,
+            statement_timestamp() + %(patience)s * interval '1 second', false
+        FROM lane WHERE CASE WHEN lane.head IS NULL THEN NOT lane.is_locked ELSE lane.idle END
+    ),
+    ready AS (
+        INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, lane_id)
+        SELECT %(queue_id)s, lane.head, 0, 1, lane.id FROM lane
+        WHERE lane.head IS NOT NULL AND NOT lane.idle
+        RETURNING priority, id
+    )
+    SELECT priority, min(id) FROM ready GROUP BY priority
+"""
+
+
+def pass_on(
+    connection: BaseDatabaseWrapper, queue_id: int, lanes: Sequence[tuple[int, bool]]
+) -> Rows:
+    """Put the tokens of (lane, idle) at the tail of their queue, or end lanes that are empty.
+
+    ``idle`` lanes had nothing to take; their tokens wait a little. Returns (priority, first id) of
+    what is ready again.
+    """
+    lane_ids = [lane_id for lane_id, _ in lanes]
+    locked = [lane_id for (lane_id,) in run(connection, LOCK, (lane_ids,))]
+    params = {
+        "queue_id": queue_id,
+        "lane_ids": lane_ids,
+        "idle": [idle for _, idle in lanes],
+        "locked": locked,
+        "patience": PATIENCE,
+    }
+    return run(connection, GO_ON, params)
+
+
+HOLD = """
+    INSERT INTO messaging_scheduled
+        (queue_id, priority, message_id, attempt, lane_id, due_at, joins_lane)
+    SELECT %(queue_id)s, priority, 0, 1, lane_id,
+        statement_timestamp() + after * interval '1 second', false
+    FROM unnest(%(lane_ids)s::bigint[], %(priorities)s::smallint[], %(after)s::float8[])
+        AS held (lane_id, priority, after)
+"""
+
+
+def hold(
+    connection: BaseDatabaseWrapper, queue_id: int, lanes: Sequence[tuple[int, int, float]]
+) -> None:
+    """Have the tokens of (lane, priority, seconds) wait, and all that is behind them."""
+    params = {
+        "queue_id": queue_id,
+        "lane_ids": [lane_id for lane_id, _, _ in lanes],
+        "priorities": [priority for _, priority, _ in lanes],
+        "after": [float(after) for _, _, after in lanes],
+    }
+    run(connection, HOLD, params)
+
+
+PARK = """
+    UPDATE messaging_lane SET parked_at = statement_timestamp(), tokens = 0
+    WHERE id = ANY (ARRAY(
+        SELECT id FROM messaging_lane WHERE id = ANY (%s::bigint[]) ORDER BY id FOR UPDATE))
+"""
+
+
+def park(connection: BaseDatabaseWrapper, lane_ids: Sequence[int]) -> None:
+    """Set lanes aside, without a token, until somebody releases them."""
+    run(connection, PARK, (list(lane_ids),))
