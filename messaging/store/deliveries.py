@@ -49,8 +49,7 @@ PAYLOAD = """
 """
 # ARRAY(...) runs once, before the delete: a LIMIT inside a join could be run again by the planner
 # and delete more rows than asked. The ids come out in order, the topic's name by a look-up.
-CLAIM: Any = (
-    """
+CLAIM: Any = """
     WITH taken AS (
         DELETE FROM messaging_delivery
         WHERE ctid = ANY (ARRAY(
@@ -63,10 +62,9 @@ CLAIM: Any = (
     )
     SELECT taken.id, taken.queue_id, taken.priority, taken.message_id, taken.attempt,
         taken.subscription_id, taken.expires_at, taken.lane_id, NULL::bigint, NULL::bigint,
-    """
-    + PAYLOAD
-    + "ORDER BY taken.id"
-)
+        {payload}
+    ORDER BY taken.id
+""".replace("{payload}", PAYLOAD)
 
 
 def claim(

@@ -19,8 +19,7 @@ FAIR = 1
 
 # SKIP LOCKED: the tokens of a fairness key take beside each other. A token's id and not the
 # entry's comes first, because it is what a worker's death has to be looked up by.
-TAKE: Any = (
-    """
+TAKE: Any = """
     WITH taken AS (
         DELETE FROM messaging_laneentry
         WHERE ctid = ANY (ARRAY(
@@ -37,14 +36,11 @@ TAKE: Any = (
     )
     SELECT token.id, taken.queue_id, taken.priority, taken.message_id, taken.attempt,
         taken.subscription_id, taken.expires_at, taken.lane_id, taken.id, NULL::bigint,
-    """
-    + PAYLOAD
-    + """
+        {payload}
     JOIN unnest(%(token_ids)s::bigint[], %(lane_ids)s::bigint[]) AS token (id, lane_id)
         ON token.lane_id = taken.lane_id
     ORDER BY token.id, taken.id
-    """
-)
+""".replace("{payload}", PAYLOAD)
 
 
 def take(

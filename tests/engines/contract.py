@@ -130,7 +130,7 @@ class EngineContract:
     def test_what_is_put_back_is_claimed_next_in_its_old_order_and_uncounted(self, store, source):
         store(*range(5))
         claimed = source.claim(3, thorough=True)
-        source.put_back([delivered(row) for row in claimed[1:]])
+        source.settle([], [delivered(row) for row in claimed[1:]], "worker")
         again = source.claim(10)
         assert self.bodies(again) == [1, 2, 3, 4]
         assert [row.id for row in again[:2]] == [row.id for row in claimed[1:]]
@@ -146,13 +146,13 @@ class EngineContract:
     def test_a_retry_is_the_next_attempt_when_it_is_due(self, store, source):
         store("x", priority=4)
         (row,) = source.claim(10, thorough=True)
-        source.settle([retried(row, after=3600.0)], "worker")
+        source.settle([retried(row, after=3600.0)], [], "worker")
         self.make_due()
         assert source.claim(10, thorough=True) == []
 
         store("y", priority=4)
         (row,) = source.claim(10, thorough=True)
-        source.settle([retried(row, after=0.0)], "worker")
+        source.settle([retried(row, after=0.0)], [], "worker")
         self.make_due()
         (again,) = source.claim(10, thorough=True)
         assert (json.loads(again.body), again.attempt, again.priority) == ("y", 2, 4)
@@ -161,7 +161,7 @@ class EngineContract:
     def test_a_retry_that_does_not_count_is_the_same_attempt(self, store, source):
         store("x")
         (row,) = source.claim(10, thorough=True)
-        source.settle([retried(row, after=0.0, counts=False)], "worker")
+        source.settle([retried(row, after=0.0, counts=False)], [], "worker")
         self.make_due()
         assert [each.attempt for each in source.claim(10, thorough=True)] == [1]
 
@@ -174,7 +174,7 @@ class EngineContract:
             reason="rejected",
             failure=FAILURE,
         )
-        source.settle([outcome], "worker")
+        source.settle([outcome], [], "worker")
         self.make_due()
         assert source.claim(10, thorough=True) == []
         dead = DeadLetter.objects.get()
@@ -185,7 +185,7 @@ class EngineContract:
         store("x")
         with suppress(LookupError), transaction.atomic():
             (row,) = source.claim(10, thorough=True)
-            source.settle([retried(row, after=0.0)], "worker")
+            source.settle([retried(row, after=0.0)], [], "worker")
             raise LookupError
         source.rewind()
         self.make_due()

@@ -41,7 +41,7 @@ class TestPostgreSQL(EngineContract):
         self, source, django_assert_num_queries
     ):
         with django_assert_num_queries(0):
-            source.settle([], "worker")
+            source.settle([], [], "worker")
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ class TestBehindTheHint:
         send_many("invoices", range(4))
         with transaction.atomic():
             messages, _ = deliver(ahead, 4)
-            ahead.put_back([message.delivery for message in messages[1:]])
+            ahead.settle([], [message.delivery for message in messages[1:]], "worker")
         assert read(ahead, thorough=False) == [1, 2, 3]
 
     def test_what_a_wake_up_announces_is_found_without_a_sweep(self, ahead):

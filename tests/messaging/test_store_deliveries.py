@@ -54,10 +54,10 @@ PLANS = {
     "next due": (deliveries.NEXT_DUE, {}, "", "", []),
     "take lost": (
         deliveries.TAKE_LOST,
-        {**KEY, "id": "$3"},
-        "(bigint, smallint, bigint)",
-        "({queue}, 1, 500)",
-        ["queue_id", "priority", "id"],
+        {"queue_id": "$1", "priorities": "$2", "id": "$3"},
+        "(bigint, smallint[], bigint)",
+        "({queue}, '{{1}}', 500)",
+        ["queue_id", "id"],
     ),
 }
 
@@ -190,6 +190,6 @@ def test_what_is_put_back_is_as_it_was(queue):
     before = list(Delivery.objects.values())
     (row,) = deliveries.claim(connection, queue_id=waiting.pk, priority=5, after=0, limit=1)
     assert not Delivery.objects.exists()
-    deliveries.put_back(connection, [deliveries.Delivered(*row[:6])])
+    deliveries.put_back(connection, [deliveries.Delivered(*row[:10])])
     assert list(Delivery.objects.values()) == before
     assert Queue.objects.get() == waiting

@@ -50,13 +50,13 @@ def test_a_worker_that_ends_is_gone_and_the_others_stay():
 
 def test_what_was_done_is_one_row_a_queue(queue):
     first, second = queue("first"), queue("second")
-    workers.record(connection, "host/1", [(first.pk, 5, 1, 0, 0.25), (second.pk, 0, 2, 1, 0.5)])
-    rows = Stat.objects.values_list(
-        "process", "queue__name", "published", "acknowledged", "failed", "dead", "busy"
-    )
+    done = [(first.pk, 5, 1, 0, 3, 0.25), (second.pk, 0, 2, 1, 0, 0.5)]
+    workers.record(connection, "host/1", done)
+    names = ("published", "acknowledged", "failed", "dead", "expired", "busy")
+    rows = Stat.objects.values_list("process", "queue__name", *names)
     assert sorted(rows) == [
-        ("host/1", "first", 0, 5, 1, 0, 0.25),
-        ("host/1", "second", 0, 0, 2, 1, 0.5),
+        ("host/1", "first", 0, 5, 1, 0, 3, 0.25),
+        ("host/1", "second", 0, 0, 2, 1, 0, 0.5),
     ]
 
 
