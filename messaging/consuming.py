@@ -17,6 +17,10 @@ from .names import check_pattern, check_queue_name, check_topic_name
 Handler = Callable[[Message], Any]
 Function = TypeVar("Function", bound=Handler)
 
+# How many messages of an async consumer are in flight in one process.
+CONCURRENCY = 100
+MAX_LEASE = 43_200
+
 # Queue policies that a declaration may give as initial values.
 POLICIES = frozenset(
     {
@@ -37,7 +41,8 @@ class Consumer:
     """The function that handles a queue's messages, and how it wants to be called.
 
     ``transaction_size`` None: the worker finds out whether the function uses the database, and
-    gives it one message a transaction if it does.
+    gives it one message a transaction if it does. ``lease`` in seconds; None of an async function:
+    the queue's visibility timeout. ``concurrency`` is how many an event loop has in flight.
     """
 
     queue: str
@@ -45,10 +50,18 @@ class Consumer:
     pattern: str | None = None
     transaction_size: int | None = None
     durable: bool = True
+    lease: float | None = None
+    is_async: bool = False
+    concurrency: int = CONCURRENCY
 
     @property
     def place(self) -> str:
         return _place(self.function)
+
+    @property
+    def is_leased(self) -> bool:
+        """Whether its messages are held under a lease, outside the handlers' transactions."""
+        return self.lease is not None or self.is_async
 
 
 @dataclass(slots=True)
@@ -69,6 +82,8 @@ def consumer(
     topic: str | None = None,
     transaction_size: int | None = None,
     durable: bool = True,
+    lease: float | None = None,
+    concurrency: int = CONCURRENCY,
     **policies: Any,
 ) -> Callable[[Function], Function]:
     """Declare the function that handles the messages of ``queue``.
@@ -79,16 +94,28 @@ def consumer(
     update rows that others update too. ``durable=False`` does not wait for the disk at commit: for
     handlers whose effects are rows of this database only. ``policies`` (``max_deliveries``,
     ``backoff``, ...) are the queue's initial values.
+
+    ``lease=seconds`` holds each message for that time, and for as long as its handler is at work:
+    for handlers that take long. Their transaction begins with their first SQL and ends with the
+    acknowledgement, and is rolled back when the lease was lost meanwhile (:class:`LeaseLost`).
+    An ``async def`` function is always leased, by default for the queue's visibility timeout, and
+    up to ``concurrency`` messages are in flight in one event loop of each process. It is
+    acknowledged when it returns: its effects are at-least-once, unless it acknowledges in the
+    transaction of its effects itself, with ``message.acknowledge()`` in a function that it calls
+    through ``sync_to_async``.
     """
     check_queue_name(queue)
     if topic is not None:
         check_pattern(topic)
     if transaction_size is not None:
         _check_count(queue, "transaction_size", transaction_size)
+    _check_count(queue, "concurrency", concurrency)
     _check_policies(queue, policies)
 
     def declare(function: Function) -> Function:
         _check_function(queue, function)
+        if lease is not None or _is_async(function):
+            _check_leased(queue, lease, transaction_size, durable)
         declared = declarations.consumers.get(queue)
         if declared is not None and declared.place != _place(function):
             raise ValueError(
@@ -101,6 +128,9 @@ def consumer(
             pattern=topic,
             transaction_size=transaction_size,
             durable=durable,
+            lease=None if lease is None else float(lease),
+            is_async=_is_async(function),
+            concurrency=concurrency,
         )
         declarations.queues.setdefault(queue, {}).update(policies)
         if topic is not None and "*" not in topic and "#" not in topic:
@@ -151,14 +181,34 @@ def _check_function(queue: str, function: object) -> None:
         raise TypeError(f"The consumer of {queue!r} is {function!r}; use a function.")
     # An object that is called may be asynchronous, or a generator, in its `__call__` alone.
     calls = (function, function.__call__)
-    if any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls):
-        raise NotSupported(
-            f"The consumer of {queue!r}, {_place(function)}, is async; a consumer shares its "
-            f"transaction with Django's connection and must be an ordinary function. Call async "
-            f"code in it through asgiref.sync.async_to_sync."
-        )
-    if any(map(inspect.isgeneratorfunction, calls)):
+    if any(map(inspect.isgeneratorfunction, calls)) or any(map(inspect.isasyncgenfunction, calls)):
         raise TypeError(f"The consumer of {queue!r}, {_place(function)}, is a generator; return.")
+
+
+def _is_async(function: Any) -> bool:
+    return any(map(inspect.iscoroutinefunction, (function, function.__call__)))
+
+
+def _check_leased(
+    queue: str, lease: float | None, transaction_size: int | None, durable: bool
+) -> None:
+    if lease is not None and (
+        isinstance(lease, bool) or not isinstance(lease, int | float) or not 1 <= lease <= MAX_LEASE
+    ):
+        raise ValueError(
+            f"Queue {queue!r}: lease={lease!r}, use 1 to {MAX_LEASE:,} seconds (12 hours)."
+        )
+    if not durable:
+        raise NotSupported(
+            f"Queue {queue!r}: durable=False cannot be combined with a lease. A server crash would "
+            f"bring back the lease, and with it effects that may be outside the database. Leave "
+            f"durable=False out."
+        )
+    if transaction_size is not None:
+        raise NotSupported(
+            f"Queue {queue!r}: transaction_size={transaction_size} cannot be combined with a "
+            f"lease, where each message has a transaction of its own. Leave one of them out."
+        )
 
 
 def _place(function: Handler) -> str:

@@ -42,6 +42,15 @@ class PayloadTooLarge(InvalidMessage):
         )
 
 
+class InvalidOption(MessagingError, ValueError):
+    """An option outside its range, such as a lease of a day."""
+
+    def __init__(self, option: str, value: object, remedy: str) -> None:
+        self.option = option
+        shown = ascii(value)
+        super().__init__(f"{option}={shown[:80]}: {remedy}.")
+
+
 class UnknownName(MessagingError, ValueError):
     """A queue or topic that nobody declared."""
 

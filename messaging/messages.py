@@ -4,7 +4,11 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+from asgiref.sync import sync_to_async
+
+from .exceptions import NotSupported
 
 
 class MessageId(int):
@@ -48,6 +52,62 @@ class Message:
     expires_at: datetime.datetime | None = None
     # When it expires on this process's monotonic clock, which cannot jump as another's can.
     deadline: float | None = None
+    # What holds it for a time; None in a handler that shares the transaction of the claim.
+    lease: "Held | None" = None
+
+    def acknowledge(self) -> None:
+        """Say that it is handled, in the caller's transaction; raises LeaseLost when too late.
+
+        ``with transaction.atomic(): effects; message.acknowledge()`` is exactly-once: either both
+        commit or neither.
+        """
+        self._held("acknowledged").acknowledge()
+
+    def release(self, after: float | datetime.timedelta | None = None) -> None:
+        """Give it back, now or ``after`` seconds from now; it does not count as a delivery."""
+        self._held("released").release(after)
+
+    def reject(self, reason: str = "") -> None:
+        """Make it a dead letter at once, with the reason given."""
+        self._held("rejected").reject(reason)
+
+    def extend(self, seconds: float | datetime.timedelta) -> None:
+        """Hold it until ``seconds`` from now, more than 0 and at most 43,200 (12 hours)."""
+        self._held("extended").extend(seconds)
+
+    async def aacknowledge(self) -> None:
+        """Acknowledge from async code, in a transaction of its own."""
+        await sync_to_async(self.acknowledge)()
+
+    async def arelease(self, after: float | datetime.timedelta | None = None) -> None:
+        """Release from async code."""
+        await sync_to_async(self.release)(after)
+
+    async def areject(self, reason: str = "") -> None:
+        """Reject from async code."""
+        await sync_to_async(self.reject)(reason)
+
+    async def aextend(self, seconds: float | datetime.timedelta) -> None:
+        """Extend from async code."""
+        await sync_to_async(self.extend)(seconds)
+
+    def _held(self, what: str) -> "Held":
+        if self.lease is None:
+            raise NotSupported(
+                f"Message {self.id} is not held under a lease and cannot be {what}: return from "
+                f"the handler to acknowledge it, raise Retry or Reject, or declare the consumer "
+                f"with lease=seconds."
+            )
+        return self.lease
+
+
+class Held(Protocol):
+    """A message as somebody holds it under a lease."""
+
+    def acknowledge(self) -> None: ...
+    def release(self, after: float | datetime.timedelta | None) -> None: ...
+    def reject(self, reason: str) -> None: ...
+    def extend(self, seconds: float | datetime.timedelta) -> None: ...
 
 
 # Made for every message on the hot path, where a tuple costs a third of a frozen dataclass.

@@ -104,15 +104,45 @@ class TestConsumers:
         assert declared.consumers["payments"].function is module["handle"]
 
     @pytest.mark.parametrize(
-        "function", [handle_later, handle_piecemeal, functools.partial(handle_later), CalledLater()]
+        "function", [handle_later, functools.partial(handle_later), CalledLater()]
     )
-    def test_an_async_consumer_is_refused_with_its_place(self, function):
-        with pytest.raises(NotSupported, match=r"'payments', .*, is async; .*async_to_sync"):
-            consumer("payments")(function)
+    def test_an_async_consumer_is_leased(self, declared, function):
+        consumer("payments")(function)
+        found = declared.consumers["payments"]
+        assert (found.is_async, found.is_leased, found.lease, found.concurrency) == (
+            True, True, None, 100,
+        )  # fmt: skip
+
+    def test_an_ordinary_consumer_is_leased_when_it_says_so(self, declared):
+        consumer("payments")(handle)
+        assert not declared.consumers["payments"].is_leased
+        consumer("payments", lease=120)(handle)
+        assert declared.consumers["payments"].is_leased
+        assert declared.consumers["payments"].lease == 120
+
+    @pytest.mark.parametrize("lease", [0, 0.5, -1, 43_201, float("nan"), "30", True], ids=repr)
+    def test_a_lease_out_of_range_is_refused_with_the_range(self, lease):
+        with pytest.raises(ValueError, match=r"lease=.*, use 1 to 43,200 seconds"):
+            consumer("payments", lease=lease)(handle)
+
+    @pytest.mark.parametrize("concurrency", [0, 1001, 2.5, True], ids=repr)
+    def test_a_concurrency_out_of_range_is_refused_with_the_range(self, concurrency):
+        with pytest.raises(ValueError, match=r"concurrency=.*, use 1 to 1000"):
+            consumer("payments", concurrency=concurrency)(handle_later)
+
+    @pytest.mark.parametrize("function", [handle, handle_later])
+    @pytest.mark.parametrize("option", [{"durable": False}, {"transaction_size": 5}], ids=repr)
+    def test_a_leased_consumer_cannot_share_or_hasten_its_transactions(self, function, option):
+        with pytest.raises(NotSupported, match=r"cannot be combined with a lease.* Leave"):
+            consumer("payments", lease=60, **option)(function)
 
     @pytest.mark.parametrize(
-        "function", [handle_bit_by_bit, functools.partial(handle_bit_by_bit), CalledBitByBit()]
-    )
+        "function",
+        [
+            handle_bit_by_bit, handle_piecemeal, functools.partial(handle_bit_by_bit),
+            CalledBitByBit(),
+        ],
+    )  # fmt: skip
     def test_a_generator_is_refused_because_nobody_would_run_it(self, function):
         with pytest.raises(TypeError, match="is a generator"):
             consumer("payments")(function)
