@@ -23,7 +23,8 @@ from django.utils.translation import gettext as _
 from ..exceptions import OperationRefused
 from ..signals import logger, printable
 from ..store.connection import connection_for
-from ..store.operations import COUNT_LIMIT, limit_time, was_cancelled
+from ..store.depths import COUNT_LIMIT
+from ..store.operations import limit_time, was_cancelled
 
 # The time that the statements of one list have, seconds.
 PATIENCE = 3

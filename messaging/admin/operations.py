@@ -24,7 +24,8 @@ from django.utils.translation import ngettext
 
 from .. import control
 from ..exceptions import MessagingError
-from ..store.operations import Ceiling, counted
+from ..store.depths import counted
+from ..store.purging import Ceiling
 from .lists import GuardedAdmin, bounded_count, search_by_number
 
 SALT = "messaging.admin.operations"

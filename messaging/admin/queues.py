@@ -18,7 +18,7 @@ from .. import send as send_message
 from ..exceptions import OperationRefused
 from ..models import Queue, Subscription, validate_delays
 from ..store.connection import connection_for
-from ..store.operations import counted, depths
+from ..store.depths import counted, depths
 from .editing import ConfigurationAdmin
 from .forms import VersionedForm
 from .lists import GuardedChangeList, search_by_number

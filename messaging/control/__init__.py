@@ -7,15 +7,19 @@ entry in the admin's history. ``using`` is the database alias that holds the mes
 
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
-from .queues import ceiling, depth, find_queue, pause, purge, resume, tell_workers
-from .scheduled import cancel, retry_now
+from .purging import ceiling, purge
+from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
+from .scheduled import cancel, cancel_message, retry_now
 
 __all__ = [
     "cancel",
+    "cancel_message",
     "ceiling",
     "delete_queue",
     "depth",
+    "disable",
     "discard",
+    "enable",
     "find_queue",
     "obstacle_to_deletion",
     "pause",

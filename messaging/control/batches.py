@@ -37,7 +37,10 @@ def in_batches(
 
 def announced(connection: BaseDatabaseWrapper, groups: Rows) -> int:
     """Wake the workers for deliveries that were placed; return how many there are."""
-    arrivals = [wakeup.Arrival(queue, priority, first) for queue, priority, first, _ in groups]
+    arrivals = [
+        wakeup.Arrival(queue, priority, wakeup.LATEST if first is None else first)
+        for queue, priority, first, _ in groups
+    ]
     if arrivals:
         transaction.on_commit(
             lambda: wakeup.announce(connection, arrivals), using=connection.alias, robust=True

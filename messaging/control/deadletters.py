@@ -9,9 +9,10 @@ from ..models import DeadLetter, Queue
 from ..signals import logger
 from ..store import deadletters, operations
 from ..store.connection import connection_for
-from ..store.operations import Ceiling
+from ..store.purging import Ceiling
 from .batches import BATCH, announced, following, in_batches
 from .history import Operator, recorded
+from .purging import ceiling
 from .queues import find_queue
 
 
@@ -69,7 +70,7 @@ def redrive_queue(queue: Queue | str, *, by: Operator = "", using: str | None = 
     """Redrive the dead letters that are held in a queue or come from it; return how many moved."""
     found = find_queue(queue, using)
     connection = connection_for(using)
-    upto = operations.ceiling(connection).dead
+    upto = ceiling(connection.alias).dead
     ids = following(
         lambda after: operations.dead_of_queue(
             connection, found.pk, after=after, upto=upto, limit=BATCH
@@ -87,7 +88,7 @@ def held_ids(
     connection: BaseDatabaseWrapper, queue_id: int | None, upto: Ceiling | None = None
 ) -> Iterator[int]:
     """Yield the ids of the dead letters that a queue holds now; None: of all dead letters."""
-    last = (upto or operations.ceiling(connection)).dead
+    last = (upto or ceiling(connection.alias)).dead
     return following(lambda after: deadletters.dead_batch(connection, queue_id, after, last, BATCH))
 
 

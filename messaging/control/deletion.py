@@ -5,12 +5,14 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import OperationRefused
 from ..models import Queue
-from ..store import operations
+from ..store import deletion
 from ..store.connection import connection_for
+from ..store.depths import depths
 from .batches import in_batches
 from .deadletters import discard_batch, held_ids
 from .history import Done, Operator, recorded
-from .queues import find_queue, purged, queues, tell_workers
+from .purging import ceiling, join_lanes, purged
+from .queues import find_queue, queues, tell_workers
 
 # How long to wait for transactions that are sending, seconds.
 LOCK_WAIT = 2.0
@@ -21,21 +23,26 @@ def delete_queue(
 ) -> int:
     """Delete a queue and its subscriptions; return how many messages went with it.
 
-    Refused with OperationRefused while it has messages or workers, unless forced. Dead letters of
-    it that another queue holds stay there, and can no longer be redriven.
+    Refused with OperationRefused while it has messages or workers, unless forced; whoever holds
+    one of its messages under a lease then finds it lost. Dead letters of it that another queue
+    holds stay there, and can no longer be redriven.
     """
     found = find_queue(queue, using)
     connection = connection_for(using)
+    join_lanes(connection)
     _check(connection, found, force)
     with recorded("Queue deleted", found, by, deletion=True, queue=found.name) as done:
         if force:
-            _empty(connection, found.pk, done)
+            for gone in purged(connection, found.pk, ceiling(connection.alias)):
+                done.count += gone
+            _discard(connection, found.pk, done)
         try:
             with transaction.atomic(using=connection.alias):
-                operations.keep_senders_out(connection, LOCK_WAIT)
+                deletion.keep_senders_out(connection, LOCK_WAIT)
                 _check(connection, found, force)
                 if force:
-                    _empty(connection, found.pk, done)
+                    _discard(connection, found.pk, done)
+                done.count += deletion.clear(connection, found.pk)
                 queues(using).filter(pk=found.pk).delete()
                 tell_workers(using)
         except TimeoutError as error:
@@ -71,13 +78,13 @@ def _held_for(connection: BaseDatabaseWrapper, queue: Queue) -> str:
 
 
 def _used_by(connection: BaseDatabaseWrapper, queue: Queue) -> str:
-    depth = operations.depths(connection, [queue.pk])[queue.pk]
+    depth = depths(connection, [queue.pk])[queue.pk]
     if any(depth):
         return (
             f"Queue {queue.name!r} has messages: {depth}. Purge it, and redrive or discard its "
             f"dead letters first."
         )
-    if workers := operations.live_workers(connection, queue.name):
+    if workers := deletion.live_workers(connection, queue.name):
         return (
             f"Queue {queue.name!r} is served by {len(workers):,} worker processes, such as "
             f"{workers[0]}. Stop them first."
@@ -85,7 +92,5 @@ def _used_by(connection: BaseDatabaseWrapper, queue: Queue) -> str:
     return ""
 
 
-def _empty(connection: BaseDatabaseWrapper, queue_id: int, done: Done) -> None:
-    for gone in purged(connection, queue_id, operations.ceiling(connection)):
-        done.count += gone
+def _discard(connection: BaseDatabaseWrapper, queue_id: int, done: Done) -> None:
     in_batches(held_ids(connection, queue_id), discard_batch, done, connection.alias)

@@ -1,9 +1,6 @@
-"""Pause, resume and purge queues."""
-
-from collections.abc import Iterator
+"""Pause and resume queues, and say whether they accept messages."""
 
 from django.db import transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -12,12 +9,10 @@ from ..engines import wakeup
 from ..exceptions import UnknownQueue
 from ..models import Queue
 from ..names import check_queue_name
-from ..store import operations
 from ..store.connection import connection_for
-from ..store.operations import Ceiling, Depth
+from ..store.depths import Depth, depths
 from ..store.publishing import known_names
-from .batches import BATCH
-from .history import Operator, enter, log, name_of, recorded
+from .history import Operator, enter, log, name_of
 
 
 def pause(
@@ -55,40 +50,37 @@ def resume(queue: Queue | str, *, by: Operator = "", using: str | None = None) -
     return True
 
 
-def purge(
-    queue: Queue | str,
-    *,
-    by: Operator = "",
-    scheduled: bool = True,
-    upto: Ceiling | None = None,
-    limit: int | None = None,
-    using: str | None = None,
-) -> int:
-    """Delete the messages that wait on a queue and return how many went.
+def disable(queue: Queue | str, *, by: Operator = "", using: str | None = None) -> bool:
+    """Stop accepting messages for a queue: sending raises QueueDisabled, topics leave it out.
 
-    Ready ones, and ``scheduled`` ones too; not what a worker is handling, and nothing newer than
-    ``upto`` (default: now). ``limit`` ends early, after at least that many.
+    What waits is delivered, and so is what is tried again. Return whether it was not disabled yet.
     """
     found = find_queue(queue, using)
-    connection = connection_for(using)
-    upto = upto or operations.ceiling(connection)
-    with recorded("Queue purged", found, by, queue=found.name) as done:
-        for gone in purged(connection, found.pk, upto, scheduled=scheduled):
-            done.count += gone
-            if limit is not None and done.count >= limit:
-                break
-    return done.count
+    with transaction.atomic(using=using or conf.DATABASE):
+        enabled = queues(using).filter(pk=found.pk, disabled_at__isnull=True)
+        if not enabled.update(disabled_at=Now(), disabled_by=name_of(by)[:150]):
+            return False
+        enter(by, found, "Disabled.")
+    log("Queue disabled", by, queue=found.name)
+    return True
+
+
+def enable(queue: Queue | str, *, by: Operator = "", using: str | None = None) -> bool:
+    """Accept messages for a disabled queue again; return whether it was disabled."""
+    found = find_queue(queue, using)
+    with transaction.atomic(using=using or conf.DATABASE):
+        disabled = queues(using).filter(pk=found.pk, disabled_at__isnull=False)
+        if not disabled.update(disabled_at=None, disabled_by=""):
+            return False
+        enter(by, found, "Enabled.")
+    log("Queue enabled", by, queue=found.name)
+    return True
 
 
 def depth(queue: Queue | str, *, using: str | None = None) -> Depth:
     """Return how many messages a queue has; numbers are exact up to 10,000."""
     found = find_queue(queue, using)
-    return operations.depths(connection_for(using), [found.pk])[found.pk]
-
-
-def ceiling(using: str | None = None) -> Ceiling:
-    """Return the newest ids at this moment, for a verb that runs later."""
-    return operations.ceiling(connection_for(using))
+    return depths(connection_for(using), [found.pk])[found.pk]
 
 
 def tell_workers(using: str | None = None) -> None:
@@ -112,34 +104,3 @@ def find_queue(queue: Queue | str, using: str | None = None) -> Queue:
 def queues(using: str | None) -> QuerySet[Queue]:
     """Return the queues of the database that holds the messages."""
     return Queue.objects.using(using or conf.DATABASE)
-
-
-def purged(
-    connection: BaseDatabaseWrapper, queue_id: int, upto: Ceiling, *, scheduled: bool = True
-) -> Iterator[int]:
-    """Delete what waits on a queue batch by batch; yield how many went with each."""
-    yield from _purge_ready(connection, queue_id, upto.ready)
-    if scheduled:
-        yield from _purge_scheduled(connection, queue_id, upto.scheduled)
-
-
-def _purge_ready(connection: BaseDatabaseWrapper, queue_id: int, upto: int) -> Iterator[int]:
-    after = operations.FIRST
-    gone = BATCH
-    while gone == BATCH:
-        with transaction.atomic(using=connection.alias):
-            gone, after = operations.purge_ready(
-                connection, queue_id, after=after, upto=upto, limit=BATCH
-            )
-        yield gone
-
-
-def _purge_scheduled(connection: BaseDatabaseWrapper, queue_id: int, upto: int) -> Iterator[int]:
-    since = operations.EARLIEST
-    gone = BATCH
-    while gone == BATCH:
-        with transaction.atomic(using=connection.alias):
-            gone, since = operations.purge_scheduled(
-                connection, queue_id, since=since, upto=upto, limit=BATCH
-            )
-        yield gone

@@ -6,6 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..models import Scheduled
 from ..store import operations
+from ..store.connection import connection_for
 from .batches import announced, in_batches
 from .history import Operator, recorded
 
@@ -32,4 +33,15 @@ def cancel(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -
 
     with recorded("Scheduled deliveries cancelled", Scheduled, by) as done:
         in_batches(ids, cancel_batch, done, using)
+    return done.count
+
+
+def cancel_message(message_id: int, *, by: Operator = "", using: str | None = None) -> int:
+    """Delete the scheduled deliveries of a message; return how many queues will not get it.
+
+    0: it has been delivered already, or is ready to be.
+    """
+    connection = connection_for(using)
+    with recorded("Message cancelled", Scheduled, by, message=message_id) as done:
+        done.count = operations.cancel_message(connection, message_id)
     return done.count

@@ -11,7 +11,7 @@ from django.db import connections
 
 from .. import conf
 from ..exceptions import MessagingError
-from ..store.operations import COUNT_LIMIT, counted
+from ..store.depths import COUNT_LIMIT, counted
 
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 refused or wrong arguments."
 

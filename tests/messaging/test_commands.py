@@ -111,7 +111,7 @@ def test_queues_lists_what_waits_and_who_paused(letters: Queue, bury: Any) -> No
 def test_queues_says_in_json_whether_a_count_is_exact(
     letters: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("store.operations", "management.operators"):
+    for module in ("store.depths", "management.operators"):
         monkeypatch.setattr(f"messaging.{module}.COUNT_LIMIT", 2)
     send_many("letters", range(5))
     (facts,) = json.loads(run("queues", "list", "letters", "--json"))

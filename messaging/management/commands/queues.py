@@ -7,7 +7,7 @@ from messaging import control
 from messaging.management.operators import EXIT_CODES, OperatorCommand, number
 from messaging.models import Queue
 from messaging.store.connection import connection_for
-from messaging.store.operations import Depth, counted, depths
+from messaging.store.depths import Depth, counted, depths
 
 HEADINGS = ("queue", "ready", "scheduled", "dead", "state")
 

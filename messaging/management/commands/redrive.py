@@ -7,7 +7,8 @@ from messaging import control
 from messaging.management.operators import EXIT_CODES, OperatorCommand, number, some
 from messaging.models import DeadLetter
 from messaging.store.connection import connection_for
-from messaging.store.operations import COUNT_LIMIT, dead_of_queue
+from messaging.store.depths import COUNT_LIMIT
+from messaging.store.operations import dead_of_queue
 
 
 def row_id(text: str) -> int:

@@ -14,7 +14,7 @@ from messaging import UnknownQueue, control, send, send_many
 from messaging.engines import wakeup
 from messaging.exceptions import OperationRefused
 from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled
-from messaging.store import deadletters, operations
+from messaging.store import deadletters, depths
 
 pytestmark = pytest.mark.django_db
 
@@ -124,30 +124,44 @@ def test_a_bulk_verb_that_breaks_off_is_on_record_with_what_it_did(
 def test_a_depth_is_counted_from_indexes_also_for_the_empty_queue_next_to_a_full_one(
     queue: Queue,
 ) -> None:
-    rows = "FROM generate_series(1, 20000) AS number"
+    fill(queue, 20_000)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"EXPLAIN {depths.DEPTHS}",
+            {"ids": [queue.pk, queue.dead_letter_queue_id], "limit": depths.COUNT_LIMIT + 1},
+        )
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert plan.count("Index Only Scan") == 4, plan
+    assert plan.count("Index Scan") == 2, plan
+    assert "Seq Scan" not in plan, plan
+    assert control.depth(queue) == (10_001,) * 5
+    assert str(control.depth(queue)).startswith("10,000+ ready, 10,000+ scheduled, 10,000+ in fli")
+    assert control.depth("letters.dlq") == (0, 0, 0, 0, 0)
+    assert str(control.depth("letters.dlq")) == "none"
+
+
+def fill(queue: Queue, count: int) -> None:
+    """Have as many rows as given wait in each table."""
+    rows = "FROM generate_series(1, %(count)s) AS number"
     with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt) "
             f"SELECT %(queue)s, 0, number, 1 {rows}; "
             f"INSERT INTO messaging_scheduled (queue_id, priority, message_id, attempt, due_at) "
             f"SELECT %(queue)s, 0, number, 1, now() {rows}; "
+            f"INSERT INTO messaging_laneentry (queue_id, lane_id, priority, message_id, attempt) "
+            f"SELECT %(queue)s, number %% 7, 0, number, 1 {rows}; "
+            f"INSERT INTO messaging_lease (id, queue_id, priority, message_id, attempt, token, "
+            f"worker, leased_until) SELECT number, %(queue)s, 0, number, 1, number, '', now() "
+            f"{rows}; "
             f"INSERT INTO messaging_deadletter (message_id, queue_id, origin_id, priority, headers,"
             f" published_at, attempts, reason, description, error, traceback, fingerprint) "
             f"SELECT number, %(queue)s, %(queue)s, 0, '{{}}', now(), 1, '', '', '', "
             f"repeat(md5(number::text), 20), '' {rows}; "
-            f"ANALYZE messaging_delivery, messaging_scheduled, messaging_deadletter",
-            {"queue": queue.pk},
+            f"ANALYZE messaging_delivery, messaging_scheduled, messaging_laneentry, "
+            f"messaging_lease, messaging_deadletter",
+            {"queue": queue.pk, "count": count},
         )
-        cursor.execute(
-            f"EXPLAIN {operations.DEPTHS}",
-            {"ids": [queue.pk, queue.dead_letter_queue_id], "limit": operations.COUNT_LIMIT + 1},
-        )
-        plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert plan.count("Index Only Scan") == 4, plan
-    assert control.depth(queue) == (10_001, 10_001, 10_001, 10_001)
-    assert str(control.depth(queue)).startswith("10,000+ ready, 10,000+ scheduled")
-    assert control.depth("letters.dlq") == (0, 0, 0, 0)
-    assert str(control.depth("letters.dlq")) == "none"
 
 
 # purge

@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from messaging import UnknownQueue, control, send, send_many
 from messaging.exceptions import OperationRefused
 from messaging.models import DeadLetter, Delivery, Queue, Scheduled, Subscription, Worker
-from messaging.store import operations
+from messaging.store import deletion
 
 pytestmark = pytest.mark.django_db
 
@@ -104,7 +104,7 @@ def test_who_sends_while_a_queue_is_deleted_learns_that_it_is_gone(
     queue: Queue, elsewhere: Any, until: Any, waiters: Any
 ) -> None:
     with transaction.atomic():
-        operations.keep_senders_out(connection, 1)
+        deletion.keep_senders_out(connection, 1)
         sending = elsewhere(send, "letters", 1)
         until(waiters)
         Queue.objects.filter(pk=queue.pk).delete()
