@@ -88,11 +88,14 @@ class PostgreSQLSource:
     def claim(
         self, limit: int, *, thorough: bool = False, one_a_lane: bool = False
     ) -> list[deliveries.Claimed]:
-        sweeping = thorough or self._hints.sweep_due()
-        claimed = self._sweep(limit) if sweeping else self._take(limit)
-        if any(row.lane_id is not None for row in claimed):
-            return self._expand(claimed, limit, one_a_lane)
-        return claimed
+        while True:
+            sweeping = thorough or self._hints.sweep_due()
+            claimed = self._sweep(limit) if sweeping else self._take(limit)
+            if all(row.lane_id is None for row in claimed):
+                return claimed
+            # Tokens may have nothing behind them any more; then there may be others.
+            if expanded := self._expand(claimed, limit, one_a_lane):
+                return expanded
 
     def _expand(
         self, claimed: Sequence[deliveries.Claimed], limit: int, one_a_lane: bool

@@ -15,16 +15,18 @@ from .retention import keep_log
 BURY = """
     INSERT INTO messaging_deadletter
         (message_id, queue_id, origin_id, topic_id, subscription_id, priority, ordering_key,
-         headers, body, published_at, attempts, reason, description, error, traceback, fingerprint)
+         fairness_key, entry_id, correlation_id, causation_id, reply_to, headers, body,
+         published_at, attempts, reason, description, error, traceback, fingerprint)
     SELECT dead.message_id, coalesce(queue.dead_letter_queue_id, dead.queue_id), dead.queue_id,
         message.topic_id, dead.subscription_id, dead.priority, message.ordering_key,
-        coalesce(message.headers, '{}'), message.body,
+        message.fairness_key, dead.entry_id, message.correlation_id, message.causation_id,
+        message.reply_to, coalesce(message.headers, '{}'), message.body,
         coalesce(message.published_at, statement_timestamp()), dead.attempt, dead.reason,
         dead.description, dead.error, dead.traceback, dead.fingerprint
     FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::smallint[], %s::smallint[],
-        %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
-        AS dead (message_id, queue_id, subscription_id, priority, attempt, reason, description,
-                 error, traceback, fingerprint)
+        %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[])
+        AS dead (message_id, queue_id, subscription_id, priority, attempt, entry_id, reason,
+                 description, error, traceback, fingerprint)
     LEFT JOIN messaging_message AS message ON message.id = dead.message_id
     LEFT JOIN messaging_queue AS queue ON queue.id = dead.queue_id
 """
@@ -39,6 +41,7 @@ def bury(connection: BaseDatabaseWrapper, outcomes: Sequence[Outcome]) -> None:
         [o.delivered.subscription_id for o in outcomes],
         [o.delivered.priority for o in outcomes],
         [o.delivered.attempt for o in outcomes],
+        [o.delivered.entry_id for o in outcomes],
         [o.reason for o in outcomes],
         [f.description if f else "" for f in failures],
         [f.error if f else "" for f in failures],
