@@ -8,7 +8,7 @@ import hashlib
 import os
 import sysconfig
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .engines import Source
@@ -19,6 +19,7 @@ from .policies import QueuePolicy
 MAX_DESCRIPTION = 2_000
 MAX_TRACEBACK = 20_000
 WORKER_DIED = "WorkerDied"
+LEASE_EXPIRED = "LeaseExpired"
 STANDARD_LIBRARY = sysconfig.get_path("stdlib") + os.sep
 OURS = os.path.dirname(__file__) + os.sep
 
@@ -72,19 +73,48 @@ def outcome_of_expiry(policy: QueuePolicy, message: Message) -> Outcome:
     )
 
 
-def outcome_of_death(policy: QueuePolicy, delivered: Delivered, how: str) -> Outcome:
-    """Return what a delivery comes to whose worker process died while handling it."""
+def outcome_of_death(
+    policy: QueuePolicy, delivered: Delivered, how: str, *, overdue: bool = False
+) -> Outcome:
+    """Return what a delivery comes to whose worker process died while handling it.
+
+    ``overdue``: the process was killed because the handler took too long.
+    """
+    dead = delivered.attempt >= policy.max_deliveries
+    reason = "timeout" if overdue else "worker_died"
+    if overdue:
+        error = HandlerTimeout.__qualname__
+        description = "The handler took longer than its hard timeout, and its process was killed."
+    else:
+        error = WORKER_DIED
+        description = f"The worker process ended while it handled this message: {how}."
+    return Outcome(
+        delivered=delivered,
+        settlement=Settlement.DEAD if dead else Settlement.RETRY,
+        reason=reason if dead else "",
+        after=policy.wait_after(delivered.attempt),
+        failure=Failure(
+            error=error,
+            description=description,
+            traceback="",
+            fingerprint=_fingerprint(reason, policy.name, how),
+        ),
+    )
+
+
+def outcome_of_lapse(policy: QueuePolicy, delivered: Delivered, worker: str) -> Outcome:
+    """Return what a delivery comes to whose lease ended before it was settled."""
     dead = delivered.attempt >= policy.max_deliveries
     return Outcome(
         delivered=delivered,
         settlement=Settlement.DEAD if dead else Settlement.RETRY,
-        reason="worker_died" if dead else "",
+        reason="timeout" if dead else "",
         after=policy.wait_after(delivered.attempt),
         failure=Failure(
-            error=WORKER_DIED,
-            description=f"The worker process ended while it handled this message: {how}.",
+            error=LEASE_EXPIRED,
+            description=f"{worker} held this message and did not settle or extend it in time.",
             traceback="",
-            fingerprint=_fingerprint("worker_died", policy.name, how),
+            fingerprint=_fingerprint("lease_expired", policy.name),
         ),
     )
 
@@ -95,10 +125,12 @@ def settle(
     worker: str,
     *,
     unhandled: Sequence[Delivered] = (),
+    waits: Mapping[int, float] | None = None,
 ) -> None:
     """Store the retries, dead letters and failed attempts, and give back what nobody handled.
 
     Acknowledged ones need nothing, unless they have an ordering key or a queue without retention.
+    ``waits``: seconds before the next delivery of a key, by the id of its lane.
     """
     if (
         unhandled
@@ -108,7 +140,7 @@ def settle(
             for o in outcomes
         )
     ):
-        source.settle(outcomes, unhandled, worker)
+        source.settle(outcomes, unhandled, worker, waits=waits or {})
 
 
 def _failure(queue: str, error: BaseException) -> Failure:

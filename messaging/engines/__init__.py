@@ -1,6 +1,6 @@
 """Engines: the contract of where messages wait."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..messages import Delivered, MessageId, Outcome
@@ -26,11 +26,17 @@ class Source(Protocol):
         """
 
     def settle(
-        self, outcomes: Sequence[Outcome], unhandled: Sequence[Delivered], worker: str
+        self,
+        outcomes: Sequence[Outcome],
+        unhandled: Sequence[Delivered],
+        worker: str,
+        *,
+        waits: Mapping[int, float] = ...,
     ) -> None:
         """Store what the claimed deliveries come to, in this transaction.
 
         All outcomes, also those acknowledged; ``unhandled`` are given back as they were, uncounted.
+        ``waits`` are the seconds before the next delivery of a key, by the id of its lane.
         """
 
     def notice(self, priority: int, first: int) -> None:

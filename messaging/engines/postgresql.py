@@ -1,19 +1,21 @@
 """The engine that keeps messages in PostgreSQL, in the transaction of its caller."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered, MessageId, Outcome, Settlement
 from ..policies import QueuePolicy
-from ..store import deadletters, deliveries, lanes, publishing
+from ..store import deadletters, deliveries, lanes, leases, publishing
 from ..store.connection import connection_for, refusal
 from . import wakeup
 from .hints import Hints
 
 PRIORITIES = range(-100, 101)
+NO_WAITS: Mapping[int, float] = MappingProxyType({})
 
 
 class PostgreSQLEngine:
@@ -40,6 +42,8 @@ class PostgreSQLEngine:
 
     def take_lost(self, delivered: Delivered, using: str | None) -> tuple[Delivered | None, bool]:
         connection = connection_for(using)
+        if delivered.token is not None:
+            return leases.take_lost(connection, delivered)
         taken, held = deliveries.take_lost(
             connection,
             queue_id=delivered.queue_id,
@@ -148,15 +152,20 @@ class PostgreSQLSource:
         return claimed
 
     def settle(
-        self, outcomes: Sequence[Outcome], unhandled: Sequence[Delivered], worker: str
+        self,
+        outcomes: Sequence[Outcome],
+        unhandled: Sequence[Delivered],
+        worker: str,
+        *,
+        waits: Mapping[int, float] = NO_WAITS,
     ) -> None:
         if plain := [d for d in unhandled if d.lane_id is None]:
             deliveries.put_back(self._connection, plain)
             for each in plain:
                 self._hints.lower(each.priority, each.id)
-        in_lanes = any(o.delivered.lane_id is not None for o in outcomes)
-        if in_lanes or len(plain) < len(unhandled):
-            self._settle_lanes(outcomes, [d for d in unhandled if d.lane_id is not None])
+        if any(o.delivered.lane_id is not None for o in outcomes) or len(plain) < len(unhandled):
+            in_lanes = [d for d in unhandled if d.lane_id is not None]
+            self._settle_lanes(outcomes, in_lanes, waits)
         else:
             self._retry([o for o in outcomes if o.settlement is Settlement.RETRY])
         if dead := [o for o in outcomes if o.settlement is Settlement.DEAD]:
@@ -181,7 +190,12 @@ class PostgreSQLSource:
                 [o.after for o in retries],
             )
 
-    def _settle_lanes(self, outcomes: Sequence[Outcome], unhandled: Sequence[Delivered]) -> None:
+    def _settle_lanes(
+        self,
+        outcomes: Sequence[Outcome],
+        unhandled: Sequence[Delivered],
+        waits: Mapping[int, float],
+    ) -> None:
         """Settle by the keys' order: what failed keeps its place or gives it up."""
         lanes.join_now(self._connection)
         retries = [o for o in outcomes if o.settlement is Settlement.RETRY]
@@ -193,19 +207,17 @@ class PostgreSQLSource:
             attempts = [o.delivered.attempt + o.counts for o in staying]
             attempts += [d.attempt for d in unhandled]
             lanes.put_back(self._connection, returning, attempts)
-        held = {
-            o.delivered.lane_id: (o.delivered.lane_id, o.delivered.priority, o.after)
-            for o in staying
-            if o.delivered.lane_id is not None
-        }
+        touched = {d.lane_id: d.priority for d in [o.delivered for o in outcomes] + [*unhandled]}
+        held = {lane: after for lane, after in waits.items() if lane in touched}
+        held |= {o.delivered.lane_id: o.after for o in staying}  # type: ignore[misc]
         parked = self._parked(outcomes) - held.keys()
-        touched = {o.delivered.lane_id for o in outcomes} | {d.lane_id for d in unhandled}
-        going_on = touched - held.keys() - parked - {None}
         if held:
-            lanes.hold(self._connection, self.policy.id, list(held.values()))
+            wait = [(lane, touched[lane], after) for lane, after in held.items()]
+            lanes.hold(self._connection, self.policy.id, wait)
         if parked:
             lanes.park(self._connection, sorted(parked))
-        self._pass_on([(lane_id, False) for lane_id in sorted(filter(None, going_on))])
+        going_on = touched.keys() - held.keys() - parked - {None}
+        self._pass_on([(lane, False) for lane in sorted(filter(None, going_on))])
 
     def _skipping(self, retries: Sequence[Delivered]) -> set[int | None]:
         """Return the lanes whose order does not matter to a retry."""
