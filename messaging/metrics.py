@@ -47,13 +47,15 @@ class Flow:
     """What moved: rates per second, and series of sums.
 
     ``failed`` are failed deliveries, whether they are tried again or dead; ``dead`` those that are,
-    ``newly_dead`` their number in five minutes. ``busy`` is how many handlers ran at a time.
+    ``newly_dead`` their number in five minutes, ``newly_expired`` that of the messages that nobody
+    handled in time and nobody keeps. ``busy`` is how many handlers ran at a time.
     """
 
     in_rate: float = 0.0
     out_rate: float = 0.0
     failed_rate: float = 0.0
     newly_dead: int = 0
+    newly_expired: int = 0
     busy: float = 0.0
     published: Series = NOTHING
     acknowledged: Series = NOTHING
@@ -387,6 +389,7 @@ def _flow(stats: Sequence[store.StatRow]) -> Flow:
         out_rate=sum(stat.recent_acknowledged for stat in stats) / WINDOW,
         failed_rate=sum(stat.recent_failed + stat.recent_dead for stat in stats) / WINDOW,
         newly_dead=sum(stat.dead for stat in stats),
+        newly_expired=sum(stat.expired for stat in stats),
         busy=sum(stat.recent_busy for stat in stats) / WINDOW,
         published=tuple(published),
         acknowledged=tuple(acknowledged),

@@ -5,8 +5,11 @@ to what was there when they started. Each verb leaves a log line and, when ``by`
 entry in the admin's history. ``using`` is the database alias that holds the messages.
 """
 
+from .burial import dead_letter
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
+from .keys import parked, release_key, release_keys
+from .leases import release_leases
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
@@ -15,6 +18,7 @@ __all__ = [
     "cancel",
     "cancel_message",
     "ceiling",
+    "dead_letter",
     "delete_queue",
     "depth",
     "disable",
@@ -22,12 +26,16 @@ __all__ = [
     "enable",
     "find_queue",
     "obstacle_to_deletion",
+    "parked",
     "pause",
     "purge",
     "purge_dead",
     "redrive",
     "redrive_all",
     "redrive_queue",
+    "release_key",
+    "release_keys",
+    "release_leases",
     "resume",
     "retry_now",
     "tell_workers",

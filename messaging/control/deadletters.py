@@ -7,7 +7,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..exceptions import OperationRefused
 from ..models import DeadLetter, Queue
 from ..signals import logger
-from ..store import deadletters, operations
+from ..store import deadletters, operations, redriving
 from ..store.connection import connection_for
 from ..store.purging import Ceiling
 from .batches import BATCH, announced, following, in_batches
@@ -38,20 +38,31 @@ def discard(ids: Iterable[int], *, by: Operator = "", using: str | None = None) 
     return done.count
 
 
-def redrive(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
-    """Move dead letters back to the queues that they come from; return how many moved.
+def redrive(
+    ids: Iterable[int],
+    *,
+    to: Queue | str | None = None,
+    by: Operator = "",
+    using: str | None = None,
+) -> int:
+    """Move dead letters back to the queues that they come from, or ``to`` another one.
 
-    Each keeps its message id and its history, and counts its deliveries from 1 again. Doing it
-    twice moves once. Dead letters whose queue no longer exists stay: OperationRefused when there
-    are only such, a warning in the log otherwise.
+    Returns how many moved. Each keeps its message id and its history, and counts its deliveries
+    from 1 again; with an ordering key it comes before what has waited since, and a parked key goes
+    on. Doing it twice moves once. Dead letters stay whose queue no longer exists, or that ``to``
+    itself holds for another queue: OperationRefused when there are only such, a warning in the log
+    otherwise.
     """
-    homeless = 0
+    target = find_queue(to, using) if to is not None else None
+    homeless = circling = 0
 
     def redrive_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
-        nonlocal homeless
-        moved = announced(connection, deadletters.redrive(connection, batch))
+        nonlocal homeless, circling
+        target_id = target.pk if target else None
+        moved = announced(connection, redriving.redrive(connection, batch, target_id))
         if moved < len(batch):
-            homeless += len(operations.homeless(connection, batch))
+            lost, held = redriving.stuck(connection, batch, target_id)
+            homeless, circling = homeless + lost, circling + held
         return moved
 
     with recorded("Dead letters redriven", DeadLetter, by) as done:
@@ -59,10 +70,17 @@ def redrive(ids: Iterable[int], *, by: Operator = "", using: str | None = None) 
     if homeless and not done.count:
         raise OperationRefused(
             f"{homeless:,} dead letters stay: the queue that they come from no longer exists. "
-            f"Send their bodies to another queue, or discard them."
+            f"Redrive them to another queue, or discard them."
+        )
+    if target and circling and not done.count:
+        raise OperationRefused(
+            f"{circling:,} dead letters stay: queue {target.name!r} is the one that holds them. "
+            f"Redrive them to the queue that they come from, or to one that handles them."
         )
     if homeless:
         logger.warning("Dead letters stay, their queue no longer exists count=%s", homeless)
+    if circling:
+        logger.warning("Dead letters stay, they are held there already count=%s", circling)
     return done.count
 
 

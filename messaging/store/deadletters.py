@@ -1,14 +1,12 @@
-"""Bury and redrive dead letters, and remember failed attempts."""
+"""Bury and discard dead letters, and remember failed attempts."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Outcome
-from .connection import Rows, run
-from .retention import keep_log
+from .connection import run
 
 # The payload is copied by the database as it stands: an undecodable one is buried like any other.
 # A message that retention took from the log is buried without its payload rather than lost.
@@ -92,48 +90,6 @@ def last_error(connection: BaseDatabaseWrapper, message_id: int, queue_id: int) 
     return rows[0][0] if rows else None
 
 
-# One statement: whoever deletes the dead letter inserts its delivery, so that doing it twice moves
-# it once. A message that retention took from the log is put back into it under its old id, as of
-# the oldest transaction, so that it is no news to the readers of its topic. What comes from a queue
-# that no longer exists stays.
-REDRIVE = """
-    WITH chosen AS (
-        DELETE FROM messaging_deadletter
-        WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM messaging_deadletter AS dead
-            WHERE id = ANY (%(ids)s::bigint[])
-            AND EXISTS (SELECT FROM messaging_queue WHERE messaging_queue.id = dead.origin_id)
-            ORDER BY id
-            FOR UPDATE SKIP LOCKED
-        ))
-        RETURNING *
-    ),
-    restored AS (
-        INSERT INTO messaging_message
-            (id, queue_id, topic_id, ordering_key, headers, body, published_at, transaction)
-        SELECT message_id, CASE WHEN topic_id IS NULL THEN origin_id END, topic_id, ordering_key,
-            headers, coalesce(body, 'null'), published_at, '1'
-        FROM chosen
-        WHERE NOT EXISTS (
-            SELECT FROM messaging_message AS message WHERE message.id = chosen.message_id)
-        ON CONFLICT (id) DO NOTHING
-    ),
-    placed AS (
-        INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, subscription_id)
-        SELECT origin_id, priority, message_id, 1, subscription_id FROM chosen ORDER BY id
-        RETURNING queue_id, priority, id
-    )
-    SELECT queue_id, priority, min(id), count(*) FROM placed GROUP BY queue_id, priority
-"""
-
-
-def redrive(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> Rows:
-    """Move dead letters back to their queues; return (queue, priority, first id, count) groups."""
-    with transaction.atomic(using=connection.alias, savepoint=False):
-        keep_log(connection)
-        return run(connection, REDRIVE, {"ids": list(ids)})
-
-
 # With the last that tells of a message, its failed attempts go.
 DISCARD = """
     WITH discarded AS (
@@ -184,11 +140,3 @@ def dead_batch(
     """Return the next ids of dead letters held in a queue (None: in all), after a known id."""
     params = {"queue_id": queue_id, "after": after, "upto": upto, "limit": limit}
     return [dead_id for (dead_id,) in run(connection, BATCH[queue_id is not None], params)]
-
-
-NEWEST = "SELECT coalesce(max(id), 0) FROM messaging_deadletter"
-
-
-def newest_dead(connection: BaseDatabaseWrapper) -> int:
-    """Return the greatest id of a dead letter: the ceiling that freezes a bulk operation."""
-    return int(run(connection, NEWEST)[0][0])

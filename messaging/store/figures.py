@@ -85,6 +85,7 @@ class StatRow(NamedTuple):
     acknowledged: int
     failed: int
     dead: int
+    expired: int
     recent_published: int
     recent_acknowledged: int
     recent_failed: int
@@ -96,7 +97,7 @@ STATS = """
     SELECT CASE WHEN queue_id = ANY (%(ids)s::bigint[]) THEN queue_id END AS shown,
         (floor(extract(epoch FROM statement_timestamp()) / %(width)s)
             - floor(extract(epoch FROM at) / %(width)s))::int AS bucket,
-        sum(published), sum(acknowledged), sum(failed), sum(dead),
+        sum(published), sum(acknowledged), sum(failed), sum(dead), sum(expired),
         coalesce(sum(published) FILTER (WHERE recent), 0),
         coalesce(sum(acknowledged) FILTER (WHERE recent), 0),
         coalesce(sum(failed) FILTER (WHERE recent), 0),
@@ -129,19 +130,30 @@ class DepthRow(NamedTuple):
     queue_id: int
     ready: int
     scheduled: int
+    leased: int
     dead: int
     held: int
     oldest_age: float | None
 
 
+# Tokens of lanes are no messages, but what waits in their lanes is; see the counts of an operator
+# in depths.py.
 # The oldest is the first delivery of one of the priorities, which a loose index scan finds by one
-# look-up each; its age is that of its message.
+# look-up each, or the first entry of one of the twenty oldest lanes: a lane with an old entry is an
+# old lane. Its age is that of its message.
 DEPTHS = """
     SELECT queue.id,
-        (SELECT count(*) FROM (SELECT FROM messaging_delivery AS ready
-            WHERE ready.queue_id = queue.id LIMIT %(bound)s) AS bounded),
-        (SELECT count(*) FROM (SELECT FROM messaging_scheduled AS later
-            WHERE later.queue_id = queue.id LIMIT %(bound)s) AS bounded),
+        least(%(bound)s,
+            (SELECT count(*) FILTER (WHERE lane_id IS NULL) FROM (
+                SELECT lane_id FROM messaging_delivery AS ready
+                WHERE ready.queue_id = queue.id LIMIT 2 * %(bound)s) AS bounded)
+            + (SELECT count(*) FROM (SELECT FROM messaging_laneentry AS entry
+                WHERE entry.queue_id = queue.id LIMIT %(bound)s) AS bounded)),
+        least(%(bound)s, (SELECT count(*) FILTER (WHERE lane_id IS NULL) FROM (
+            SELECT lane_id FROM messaging_scheduled AS later
+            WHERE later.queue_id = queue.id LIMIT 2 * %(bound)s) AS bounded)),
+        (SELECT count(*) FROM (SELECT FROM messaging_lease AS lease
+            WHERE lease.queue_id = queue.id LIMIT %(bound)s) AS bounded),
         (SELECT count(*) FROM (SELECT FROM messaging_deadletter AS dead
             WHERE dead.origin_id = queue.id LIMIT %(bound)s) AS bounded),
         (SELECT count(*) FROM (SELECT FROM messaging_deadletter AS dead
@@ -156,14 +168,30 @@ DEPTHS = """
                     WHERE ready.queue_id = queue.id AND ready.priority < level.priority
                     ORDER BY ready.priority DESC LIMIT 1)
             FROM level WHERE level.priority IS NOT NULL
+        ),
+        lane AS (
+            (SELECT entry.lane_id, entry.message_id, 1 AS number FROM messaging_laneentry AS entry
+             WHERE entry.queue_id = queue.id ORDER BY entry.lane_id, entry.id LIMIT 1)
+            UNION ALL
+            SELECT following.lane_id, following.message_id, lane.number + 1
+            FROM lane CROSS JOIN LATERAL (
+                SELECT entry.lane_id, entry.message_id FROM messaging_laneentry AS entry
+                WHERE entry.queue_id = queue.id AND entry.lane_id > lane.lane_id
+                ORDER BY entry.lane_id, entry.id LIMIT 1
+            ) AS following
+            WHERE lane.number < 20
         )
         SELECT min(message.published_at) AS published_at
-        FROM level CROSS JOIN LATERAL (
-            SELECT ready.message_id FROM messaging_delivery AS ready
-            WHERE ready.queue_id = queue.id AND ready.priority = level.priority
-            ORDER BY ready.id LIMIT 1
-        ) AS first
-        JOIN messaging_message AS message ON message.id = first.message_id
+        FROM (
+            SELECT first.message_id FROM level CROSS JOIN LATERAL (
+                SELECT ready.message_id FROM messaging_delivery AS ready
+                WHERE ready.queue_id = queue.id AND ready.priority = level.priority
+                ORDER BY ready.id LIMIT 1
+            ) AS first
+            UNION ALL
+            SELECT lane.message_id FROM lane
+        ) AS head
+        JOIN messaging_message AS message ON message.id = head.message_id
     ) AS oldest
 """
 

@@ -6,6 +6,7 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 
+from ..messages import Delivered
 from .connection import Rows, run
 
 # Of a lane's token, which is no delivery, nothing is done here. What joins a lane does so at the
@@ -111,17 +112,19 @@ def dead_of_queue(
     return [dead_id for (dead_id,) in run(connection, DEAD_OF_QUEUE, params)]
 
 
-HOMELESS = """
-    SELECT dead.id FROM messaging_deadletter AS dead
-    WHERE dead.id = ANY (%(ids)s::bigint[])
-    AND NOT EXISTS (SELECT FROM messaging_queue AS queue WHERE queue.id = dead.origin_id)
-    ORDER BY dead.id
+END_LEASES = """
+    DELETE FROM messaging_lease WHERE id = ANY (ARRAY(
+        SELECT id FROM messaging_lease WHERE id = ANY (%(ids)s::bigint[])
+        ORDER BY id FOR UPDATE SKIP LOCKED))
+    RETURNING id, queue_id, priority, message_id, attempt, subscription_id, expires_at, lane_id,
+        entry_id, token
 """
 
 
-def homeless(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> list[int]:
-    """Return which of these dead letters come from a queue that no longer exists."""
-    return [dead_id for (dead_id,) in run(connection, HOMELESS, {"ids": list(ids)})]
+def end_leases(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> list[Delivered]:
+    """Take deliveries from whoever holds them; return those that nobody is settling."""
+    rows = run(connection, END_LEASES, {"ids": list(ids)})
+    return [Delivered._make(row) for row in rows]
 
 
 def was_cancelled(error: OperationalError) -> bool:

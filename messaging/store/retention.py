@@ -5,7 +5,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .connection import run
 
 # Walks the log from its head in the order of ids, up to where nothing can be old enough. A message
-# that still waits on a queue stays, however old it is. The failed attempts of one that goes are
+# that still waits on a queue stays, however old it is, and so does one that is held under a lease. The failed attempts of one that goes are
 # forgotten too, unless a dead letter still tells of them.
 # Each batch looks through all that waits, so batches are large.
 LOG = """
@@ -32,6 +32,12 @@ LOG = """
             SELECT FROM messaging_delivery AS waiting WHERE waiting.message_id = old.id)
         AND NOT EXISTS (
             SELECT FROM messaging_scheduled AS waiting WHERE waiting.message_id = old.id)
+        AND NOT EXISTS (
+            SELECT FROM messaging_laneentry AS waiting WHERE waiting.message_id = old.id)
+        AND NOT EXISTS (
+            SELECT FROM messaging_lease AS waiting WHERE waiting.message_id = old.id)
+        AND NOT EXISTS (
+            SELECT FROM messaging_arrival AS waiting WHERE waiting.message_id = old.id)
         RETURNING message.id
     ),
     forgotten AS (

@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from messaging import send
 from messaging.models import Attempt, DeadLetter, Delivery, Message
-from messaging.store import deadletters
+from messaging.store import deadletters, redriving
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
@@ -40,7 +40,7 @@ def bury(queue):
 class TestRedriving:
     def test_a_dead_letter_waits_again_as_the_same_message_counted_from_1(self, bury):
         dead = bury()
-        ((queue_id, priority, first, number),) = deadletters.redrive(connection, [dead.pk])
+        ((queue_id, priority, first, number),) = redriving.redrive(connection, [dead.pk])
         delivery = Delivery.objects.get()
         assert (queue_id, priority, first, number) == (dead.origin_id, 3, delivery.pk, 1)
         assert (delivery.message_id, delivery.attempt) == (dead.message_id, 1)
@@ -49,14 +49,14 @@ class TestRedriving:
 
     def test_doing_it_twice_moves_it_once(self, bury):
         dead = bury()
-        deadletters.redrive(connection, [dead.pk, dead.pk])
-        assert deadletters.redrive(connection, [dead.pk]) == []
+        redriving.redrive(connection, [dead.pk, dead.pk])
+        assert redriving.redrive(connection, [dead.pk]) == []
         assert Delivery.objects.count() == 1
 
     def test_a_message_that_the_log_no_longer_holds_is_put_back_under_its_id(self, bury):
         dead = bury()
         Message.objects.all().delete()
-        deadletters.redrive(connection, [dead.pk])
+        redriving.redrive(connection, [dead.pk])
         message = Message.objects.get()
         assert (message.pk, message.body, message.headers) == (
             dead.message_id,
@@ -69,7 +69,7 @@ class TestRedriving:
         first = bury()
         second = bury(first.message_id)
         Message.objects.all().delete()
-        deadletters.redrive(connection, [first.pk, second.pk])
+        redriving.redrive(connection, [first.pk, second.pk])
         assert (Message.objects.count(), Delivery.objects.count()) == (1, 2)
 
 

@@ -20,7 +20,7 @@ from messaging.models import (
     Topic,
     Worker,
 )
-from messaging.store import deadletters, retention
+from messaging.store import redriving, retention
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
@@ -189,14 +189,14 @@ class TestPruningWhileADeadLetterIsRedriven:
     ):
         with transaction.atomic():
             assert prune()[0] == 1
-            redriven = elsewhere(deadletters.redrive, connection, [dead])
+            redriven = elsewhere(redriving.redrive, connection, [dead])
             until(lambda: waiters() == 1)
         assert len(redriven.result(15)) == 1
         assert [row.message.body for row in Delivery.objects.all()] == ["kept"]
 
     def test_while_it_is_redriven_nothing_is_pruned(self, dead, elsewhere):
         with transaction.atomic():
-            deadletters.redrive(connection, [dead])
+            redriving.redrive(connection, [dead])
             assert elsewhere(prune).result(15) == (0, None)
         assert prune()[0] == 0
         assert [row.message.body for row in Delivery.objects.all()] == ["kept"]

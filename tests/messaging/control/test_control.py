@@ -14,7 +14,7 @@ from messaging import UnknownQueue, control, send, send_many
 from messaging.engines import wakeup
 from messaging.exceptions import OperationRefused
 from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled
-from messaging.store import deadletters, depths
+from messaging.store import depths, redriving
 
 pytestmark = pytest.mark.django_db
 
@@ -330,7 +330,7 @@ def test_two_operators_who_redrive_the_same_dead_letters_move_each_once(queue: Q
     moved: list[int] = []
 
     def redrive(cursor: Any) -> None:
-        moved.append(sum(row[3] for row in deadletters.redrive(cursor.db, ids[:2])))
+        moved.append(sum(row[3] for row in redriving.redrive(cursor.db, ids[:2])))
 
     with holding(redrive, commit=True):
         moved.append(control.redrive(ids))
