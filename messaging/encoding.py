@@ -70,6 +70,33 @@ def check_seconds(value: object, *, what: str) -> float:
     return float(max(seconds, -MAX_SECONDS))
 
 
+def check_lifetime(value: object) -> float:
+    """Return the seconds until a message expires, more than none, or raise InvalidMessage."""
+    seconds = check_seconds(value, what="expires_in")
+    if seconds <= 0:
+        raise InvalidMessage(
+            f"{shown(value)} is no expires_in: a message that expires at once is never delivered; "
+            f"use more than 0 seconds.",
+            path="expires_in",
+        )
+    return seconds
+
+
+def check_message_id(value: object) -> str:
+    """Return a sender's own message id as text, or raise InvalidMessage."""
+    try:
+        known = value if isinstance(value, uuid.UUID) else uuid.UUID(value)  # type: ignore[arg-type]
+    except (AttributeError, TypeError, ValueError):
+        known = None
+    if known is None or known.version != 7:
+        raise InvalidMessage(
+            f"{shown(value)} is no message_id: use a UUID of version 7, such as new_message_id() "
+            f"makes.",
+            path="message_id",
+        )
+    return str(known)
+
+
 def encode_body(body: Any, *, index: int | None = None) -> str:
     """Return the body as JSON text, or raise InvalidMessage with the JSON path.
 
@@ -155,10 +182,13 @@ def encode_headers(headers: Mapping[str, Any] | None) -> str:
     return text
 
 
-def digest_of(body: str) -> bytes:
-    """Return what two encoded bodies have in common exactly when they mean the same JSON."""
+def digest_of(body: str, destination: str = "") -> bytes:
+    """Return what encoded bodies have in common exactly when they mean the same JSON.
+
+    With a destination: and go the same way.
+    """
     canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).digest()
+    return hashlib.sha256(f"{destination}{canonical}".encode()).digest()
 
 
 def _check_header(key: object, value: object) -> None:

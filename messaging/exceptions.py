@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 
+from django.db import OperationalError
+
 
 class MessagingError(Exception):
     """Base of every error of this package."""
@@ -85,14 +87,14 @@ class UnknownTopic(UnknownName):
 
 
 class DeduplicationConflict(MessagingError, ValueError):
-    """A deduplication id came again within its window, with another body."""
+    """A deduplication id or message id came again within its window, with another body."""
 
     def __init__(self, deduplication_id: str, original: int) -> None:
         self.deduplication_id = deduplication_id
         self.original = original
         super().__init__(
             f"Deduplication id {deduplication_id!r} was used for message {original} with another "
-            f"body. Use a new id for a new body, or send the same body again."
+            f"body or destination. Use a new id for a new body, or send the same body again."
         )
 
 
@@ -140,24 +142,31 @@ class LeaseLost(MessagingError):
         )
 
 
-class PublishUncertain(MessagingError):
+class PublishUncertain(MessagingError, OperationalError):
     """The connection was lost while a commit was under way: it may have happened or not.
 
-    ``ids`` are the message ids in question: ask ``confirm(ids)`` on a new connection, or send
-    again with the same ``message_id``, which stores nothing twice.
+    ``ids`` are the message ids in question, as far as they are known: ask ``confirm(ids)`` on a new
+    connection, or send again with the same ``message_id``, which stores nothing twice.
     """
 
     def __init__(self, ids: Sequence[object]) -> None:
         self.ids = list(ids)
         shown = ", ".join(map(str, self.ids[:5])) + (", ..." if len(self.ids) > 5 else "")
+        if self.ids:
+            remedy = "Ask confirm(ids), or send again with the same message_id."
+        else:
+            remedy = (
+                "Their ids are not known either: send with message_id=new_message_id(), and "
+                "sending again with the same one stores nothing twice."
+            )
         super().__init__(
-            f"The connection was lost during COMMIT; whether the messages {shown} are stored is "
-            f"not known. Ask confirm(ids), or send again with the same message_id."
+            f"The connection was lost during COMMIT; whether the messages {shown or 'sent'} are "
+            f"stored is not known. {remedy}"
         )
 
 
-class EngineUnavailable(MessagingError):
-    """The place where messages wait cannot be reached."""
+class EngineUnavailable(MessagingError, OperationalError):
+    """The place where messages wait cannot be reached; nothing was stored."""
 
 
 class NoConsumer(MessagingError):

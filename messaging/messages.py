@@ -1,6 +1,9 @@
 """Values: a message, its id, and what became of a delivery."""
 
 import datetime
+import secrets
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,6 +25,15 @@ class MessageId(int):
         message_id = cls(original)
         message_id.duplicate = True
         return message_id
+
+
+def new_message_id() -> uuid.UUID:
+    """Make an id for a message that may have to be sent again (RFC 9562: UUID version 7)."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = milliseconds << 80 | secrets.randbits(80)
+    # Version and variant have their fixed places among the random bits.
+    number = number & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    return uuid.UUID(int=number)
 
 
 # Not frozen: that would cost as much as all the rest of delivering it.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from django.db import DatabaseError, transaction
@@ -9,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered, MessageId, Outcome, Settlement
 from ..policies import QueuePolicy
-from ..store import deadletters, deliveries, lanes, leases, publishing
+from ..store import commits, deadletters, deliveries, lanes, leases, publishing
 from ..store.connection import connection_for, refusal
 from . import wakeup
 from .hints import Hints
@@ -25,17 +26,34 @@ class PostgreSQLEngine:
         connection = connection_for(using)
         try:
             stored = publishing.publish(connection, outgoing)
+            if stored == publishing.NEEDS_BLOCK:
+                with transaction.atomic(using=connection.alias):
+                    stored = publishing.publish_in_block(connection, outgoing)
+                    return self._ids(connection, outgoing, stored)
         except DatabaseError as error:
-            if explained := refusal(error):
+            if explained := refusal(connection, error, outgoing.message_id):
                 raise explained from error
             raise
-        if stored is None:
+        return self._ids(connection, outgoing, stored)
+
+    def _ids(
+        self,
+        connection: BaseDatabaseWrapper,
+        outgoing: publishing.Outgoing,
+        stored: publishing.Published,
+    ) -> list[MessageId] | None:
+        if not isinstance(stored, publishing.Stored):
             return None
-        if stored.duplicate:
-            return [MessageId.of_duplicate(stored.ids[0])]
-        if stored.placed:
+        if len(stored.duplicates) < len(stored.ids):
             self._announce(connection, outgoing, stored)
-        return [MessageId(message_id) for message_id in stored.ids]
+        if not stored.duplicates:
+            return [MessageId(message_id) for message_id in stored.ids]
+        return [
+            MessageId.of_duplicate(message_id)
+            if position in stored.duplicates
+            else MessageId(message_id)
+            for position, message_id in enumerate(stored.ids)
+        ]
 
     def source(self, policy: QueuePolicy, using: str | None) -> "PostgreSQLSource":
         return PostgreSQLSource(policy, connection_for(using))
@@ -71,14 +89,13 @@ class PostgreSQLEngine:
             wakeup.Arrival(queue_id, outgoing.priority, first, count)
             for queue_id, first, count in stored.placed
         ]
-        if not connection.in_atomic_block:
+        if connection.in_atomic_block:
+            ids = stored.ids if outgoing.message_id is None else [outgoing.message_id]
+            commits.watch_commit(connection)
+            hook = commits.AfterCommit(ids, partial(wakeup.announce, connection, arrivals))
+            transaction.on_commit(hook, using=connection.alias, robust=True)
+        elif arrivals:
             wakeup.announce(connection, arrivals)
-            return
-        transaction.on_commit(
-            lambda: wakeup.announce(connection, arrivals),
-            using=connection.alias,
-            robust=True,
-        )
 
 
 class PostgreSQLSource:

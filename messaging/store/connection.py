@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
-from django.db import connections
+from django.db import OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus, TransactionStatus
 
 from .. import conf
-from ..exceptions import MessagingError
+from ..exceptions import EngineUnavailable, MessagingError, PublishUncertain
 
 # psycopg prepares nothing while the threshold is None, which is Django's default. This one lets
 # the statements here be prepared, and no other statement of the same connection ever.
@@ -70,6 +70,11 @@ def run_statement(
 def _make_ready(connection: BaseDatabaseWrapper) -> None:
     connection.close_if_health_check_failed()
     connection.ensure_connection()
+    if connection.autocommit and connection.connection.closed:
+        # Lost since the last statement, with no transaction: Django would wait for the request's
+        # end, which never comes in a script.
+        connection.close()
+        connection.connect()
     if connection.needs_rollback:
         connection.validate_no_broken_transaction()
 
@@ -156,8 +161,12 @@ def _watched(
     return rows
 
 
-def refusal(error: Exception) -> MessagingError | None:
-    """Return what to tell a sender whose transaction cannot be written to, if that is the case."""
+def refusal(
+    connection: BaseDatabaseWrapper, error: Exception, message_id: str | None
+) -> MessagingError | None:
+    """Return what to tell a sender whose message the database did not take, if it is known."""
+    if isinstance(error, MessagingError):
+        return None
     cause = error.__cause__
     if isinstance(cause, errors.InFailedSqlTransaction):
         return MessagingError(
@@ -169,4 +178,32 @@ def refusal(error: Exception) -> MessagingError | None:
             "This transaction or database is read-only; nothing can be stored in it. Send on a "
             "connection to the primary, in a transaction that may write."
         )
-    return None
+    if connection.connection is None and isinstance(error, OperationalError):
+        return EngineUnavailable(
+            f"The database cannot be reached, and nothing was stored ({_line(error)}). Send again "
+            f"when it is back."
+        )
+    if not is_lost(connection, error):
+        return None
+    if connection.in_atomic_block or not connection.get_autocommit():
+        return EngineUnavailable(
+            f"The connection was lost, and nothing of this transaction is stored "
+            f"({_line(error)}). Run the transaction again."
+        )
+    return PublishUncertain([] if message_id is None else [message_id])
+
+
+def is_lost(connection: BaseDatabaseWrapper, error: BaseException) -> bool:
+    """Tell whether an error means that the connection is gone."""
+    if connection.connection is None or connection.connection.closed:
+        return True
+    cause = error.__cause__
+    return isinstance(cause, psycopg.Error) and cause.diag.severity_nonlocalized in LAST_WORDS
+
+
+# What the server says before it closes a connection.
+LAST_WORDS = ("FATAL", "PANIC")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

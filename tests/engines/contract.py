@@ -41,6 +41,10 @@ class EngineContract:
         """Make every message that is scheduled for now or earlier ready."""
         raise NotImplementedError
 
+    def arrive(self):
+        """Make what this transaction has stored with a key ready, as its commit would."""
+        raise NotImplementedError
+
     @pytest.fixture
     def policy(self, db):
         """Return the policy of a queue that subscribes to a topic."""
@@ -59,7 +63,10 @@ class EngineContract:
 
         def stored(*bodies, **options):
             fields = {"name": "contract", "is_topic": False, **options}
-            return engine.store(Outgoing(bodies=[json.dumps(b) for b in bodies], **fields), None)
+            outgoing = Outgoing(bodies=[json.dumps(body) for body in bodies], **fields)
+            ids = engine.store(outgoing, None)
+            self.arrive()
+            return ids
 
         return stored
 
@@ -192,8 +199,8 @@ class EngineContract:
         assert [each.attempt for each in source.claim(10, thorough=True)] == [1]
 
     def test_a_duplicate_is_not_delivered(self, store, source):
-        first = store("x", deduplication_id="a", digest=b"x")
-        second = store("x", deduplication_id="a", digest=b"x")
+        first = store("x", deduplication_ids=["a"])
+        second = store("x", deduplication_ids=["a"])
         assert (first, second[0].duplicate) == (second, True)
         assert self.bodies(source.claim(10, thorough=True)) == ["x"]
 

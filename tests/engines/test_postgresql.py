@@ -3,13 +3,14 @@
 import threading
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
 from messaging import maintenance, send, send_many
 from messaging.engines import engine as default_engine
 from messaging.engines.postgresql import ENGINE
 from messaging.models import Delivery, Queue
 from messaging.policies import QueuePolicy
+from messaging.store import lanes
 
 from .contract import EngineContract, delivered
 
@@ -27,6 +28,9 @@ class TestPostgreSQL(EngineContract):
 
     def make_due(self):
         maintenance.promote_due()
+
+    def arrive(self):
+        lanes.join_now(connection)
 
     def test_it_is_the_engine_by_default(self, engine):
         assert default_engine() is engine

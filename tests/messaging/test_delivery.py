@@ -3,7 +3,7 @@
 from concurrent.futures import TimeoutError as StillWaiting
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from effects import effects, execute, failures, take_effect, waiting
 
 from messaging import consumer, publish, send, send_many
@@ -11,6 +11,7 @@ from messaging.delivery import deliver
 from messaging.engines import engine
 from messaging.models import DeadLetter, Delivery
 from messaging.policies import QueuePolicy
+from messaging.store import lanes
 from messaging.testing import drain
 
 
@@ -62,6 +63,7 @@ class TestAClaim:
         topic("bills.sent")
         subscription = subscribe("bills.*", "invoices")
         sent = publish("bills.sent", {"n": 1}, headers={"a": "b"}, priority=4, ordering_key="k")
+        lanes.join_now(connection)
         (message,), _ = deliver(source, 1, thorough=True)
         assert message.id == sent
         assert (message.queue, message.topic, message.body) == ("invoices", "bills.sent", {"n": 1})
