@@ -68,9 +68,10 @@ class QueueFigures:
     """One queue: what waits in it, what moves through it, and who serves it.
 
     ``ready``, ``scheduled``, ``dead`` (dead letters from this queue) and ``held`` (those that it
-    keeps) are None, and so is ``oldest_age``, when they could not be counted in time.
-    ``oldest_age`` is the seconds since the first ready message was published, ``utilisation`` the
-    share of its workers' threads that its handlers used, 0 to 1.
+    keeps) are None, and so is ``oldest_age``, when they could not be counted in time. ``ready`` are
+    also those that wait behind a key. ``in_flight`` are those that handlers run, and the ``leased``
+    ones, which somebody holds. ``oldest_age`` is the seconds since the first ready message was
+    published, ``utilisation`` the share of its workers' threads that its handlers used, 0 to 1.
     """
 
     id: int
@@ -79,6 +80,7 @@ class QueueFigures:
     paused_at: datetime.datetime | None
     paused_by: str
     pause_reason: str
+    disabled_at: datetime.datetime | None
     holds_dead_letters: bool
     ready: Count | None
     scheduled: Count | None
@@ -86,6 +88,7 @@ class QueueFigures:
     held: Count | None
     oldest_age: float | None
     in_flight: int
+    leased: int
     consumers: int
     threads: int
     utilisation: float
@@ -94,6 +97,10 @@ class QueueFigures:
     @property
     def is_paused(self) -> bool:
         return self.paused_at is not None
+
+    @property
+    def is_disabled(self) -> bool:
+        return self.disabled_at is not None
 
     @property
     def is_idle_dead_letter_queue(self) -> bool:
@@ -266,7 +273,8 @@ def totals(queues: Sequence[QueueFigures], workers: Sequence[WorkerFigures], flo
         dead=_total([queue.dead for queue in queues]),
         oldest_age=oldest.oldest_age if oldest else None,
         oldest_queue=oldest.name if oldest and has_age else "",
-        in_flight=sum(worker.in_flight for worker in workers if worker.is_live),
+        in_flight=sum(worker.in_flight for worker in workers if worker.is_live)
+        + sum(queue.leased for queue in queues),
         threads=sum(worker.threads for worker in workers if worker.is_live),
         flow=flow,
     )
@@ -350,6 +358,7 @@ def _figures(
 ) -> QueueFigures:
     serving = [worker for worker in workers if worker.is_live and row.name in worker.queues]
     threads = sum(worker.threads for worker in serving)
+    leased = depth.leased if depth else 0
     return QueueFigures(
         id=row.id,
         name=row.name,
@@ -357,13 +366,15 @@ def _figures(
         paused_at=row.paused_at,
         paused_by=row.paused_by,
         pause_reason=row.pause_reason,
+        disabled_at=row.disabled_at,
         holds_dead_letters=row.holds_dead_letters,
         ready=_count(depth.ready) if depth else None,
         scheduled=_count(depth.scheduled) if depth else None,
         dead=_count(depth.dead) if depth else None,
         held=_count(depth.held) if depth else None,
         oldest_age=depth.oldest_age if depth else None,
-        in_flight=sum(worker.running.get(row.name, 0) for worker in serving),
+        in_flight=sum(worker.running.get(row.name, 0) for worker in serving) + leased,
+        leased=leased,
         consumers=len(serving),
         threads=threads,
         utilisation=min(1.0, flow.busy / threads) if threads else 0.0,

@@ -28,7 +28,8 @@ def in_batches(
 ) -> None:
     """Act on ids, a thousand a transaction, and count what it came to."""
     connection = connection_for(using)
-    remaining = iter(ids)
+    # Ids that send() returned are of a type of their own, and psycopg mixes no types.
+    remaining = map(int, ids)
     while batch := list(islice(remaining, BATCH)):
         with transaction.atomic(using=connection.alias):
             count = act(connection, batch)

@@ -42,6 +42,7 @@ class QueueRow(NamedTuple):
     paused_at: Any
     paused_by: str
     pause_reason: str
+    disabled_at: Any
     holds_dead_letters: bool
     number: int
 
@@ -55,7 +56,7 @@ QUEUES = """
         GROUP BY queue_id
     )
     SELECT queue.id, queue.name, queue.description, queue.paused_at, queue.paused_by,
-        queue.pause_reason,
+        queue.pause_reason, queue.disabled_at,
         EXISTS (SELECT FROM messaging_queue AS origin WHERE origin.dead_letter_queue_id = queue.id),
         count(*) OVER ()
     FROM messaging_queue AS queue LEFT JOIN active ON active.queue_id = queue.id

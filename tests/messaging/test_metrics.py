@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection
 from django.utils import timezone
+from rows import hold, keyed
 
 from messaging import control, metrics, send, send_many
 from messaging.metrics import QueueFigures, Trouble
@@ -121,6 +122,62 @@ def test_a_queue_in_which_nothing_waits_has_no_oldest(queue: Callable[..., Queue
     queue("invoices")
     assert figures_of("invoices").oldest_age is None
     assert metrics.overview().totals.oldest_queue == ""
+
+
+def test_what_waits_behind_keys_is_ready_and_the_tokens_of_keys_are_no_messages(
+    queue: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "COUNTED", 20)
+    queue("invoices")
+    for number in range(30):
+        keyed("invoices", 1, key=f"key {number:02}")
+    assert figures_of("invoices").ready == metrics.Count(number=20, is_exact=False)
+    control.purge("invoices")
+    keyed("invoices", 1, 2, 3)
+    send_many("invoices", [4, 5])
+    found = figures_of("invoices")
+    assert (found.ready, found.scheduled) == (metrics.Count(number=5), metrics.Count(number=0))
+
+
+def test_a_key_that_waits_for_a_retry_is_ready_and_not_scheduled(
+    queue: Callable[..., Queue],
+) -> None:
+    queue("invoices")
+    keyed("invoices", 1, 2)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """WITH token AS (DELETE FROM messaging_delivery RETURNING queue_id, lane_id)
+            INSERT INTO messaging_scheduled
+                (queue_id, priority, message_id, attempt, lane_id, due_at)
+            SELECT queue_id, 0, 0, 1, lane_id, now() + interval '1 minute' FROM token"""
+        )
+    found = figures_of("invoices")
+    assert (found.ready, found.scheduled) == (metrics.Count(number=2), metrics.Count(number=0))
+
+
+def test_the_oldest_may_wait_behind_a_key(queue: Callable[..., Queue]) -> None:
+    queue("invoices")
+    send("invoices", 1)
+    for number in range(30):
+        first, _ = keyed("invoices", 1, 2, key=f"key {number}")
+        if number == 1:
+            Message.objects.filter(pk=first).update(published_at=ago(300))
+    assert figures_of("invoices").oldest_age == pytest.approx(300, abs=5)
+
+
+def test_what_is_held_under_a_lease_is_in_flight(queue: Callable[..., Queue]) -> None:
+    invoices = queue("invoices")
+    queue("emails")
+    hold(invoices, 3)
+    found = figures_of("invoices")
+    assert (found.in_flight, found.ready) == (3, metrics.Count(number=0))
+    assert metrics.overview().totals.in_flight == 3
+
+
+def test_what_expired_is_counted(queue: Callable[..., Queue]) -> None:
+    record(queue("invoices"), 200, expired=4)
+    assert figures_of("invoices").flow.newly_expired == 4
+    assert metrics.overview().totals.flow.newly_expired == 4
 
 
 def test_rates_are_of_the_last_ten_seconds(queue: Callable[..., Queue]) -> None:

@@ -5,6 +5,7 @@ import datetime
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
+from rows import hold, keyed
 
 from messaging import publish, send
 from messaging.models import (
@@ -13,6 +14,7 @@ from messaging.models import (
     Deduplication,
     Delivery,
     Idempotency,
+    Lease,
     Message,
     Queue,
     Scheduled,
@@ -68,6 +70,33 @@ class TestTheLog:
         handled(ready)
         assert prune()[0] == 1
         assert kept() == {scheduled}
+
+    def test_what_waits_behind_a_key_or_is_held_under_a_lease_stays(self, queue):
+        invoices = queue(retention=HOUR)
+        (waits,) = keyed("invoices", 1)
+        age(waits, 100 * HOUR)
+        hold(invoices)
+        held = age(Lease.objects.get().message_id, 100 * HOUR)
+        (not_yet,) = keyed("invoices", 1, join=False)
+        age(not_yet, 100 * HOUR)
+        assert prune()[0] == 0
+        assert kept() == {waits, held, not_yet}
+        Lease.objects.all().delete()
+        assert prune()[0] == 1
+        assert kept() == {waits, not_yet}
+
+    def test_without_retention_what_nobody_waits_for_goes_at_once(self, queue, topic, subscribe):
+        queue("invoices", retention=0)
+        topic("orders.placed", retention=0)
+        subscribe("orders.placed", "billing")
+        left_over = handled(send("invoices", 1))
+        waits, published = send("invoices", 2), publish("orders.placed", 1)
+        assert prune()[0] == 1
+        assert kept() == {waits, published}
+        handled(published)
+        assert prune()[0] == 1
+        assert left_over not in kept()
+        assert kept() == {waits}
 
     def test_a_topics_message_stays_until_its_last_queue_has_handled_it(self, topic, subscribe):
         topic("orders.placed", retention=HOUR)

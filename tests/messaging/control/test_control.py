@@ -8,12 +8,23 @@ import pytest
 from control_rows import bury, holding, waiting
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
+from rows import hold
 
-from messaging import UnknownQueue, control, send, send_many
+from messaging import InvalidMessage, UnknownQueue, cancel, control, publish, send, send_many
 from messaging.engines import wakeup
-from messaging.exceptions import OperationRefused
-from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled
+from messaging.exceptions import OperationRefused, QueueDisabled
+from messaging.models import (
+    Attempt,
+    DeadLetter,
+    Delivery,
+    Lease,
+    Message,
+    Queue,
+    Scheduled,
+    Subscription,
+    Topic,
+)
 from messaging.store import depths, redriving
 
 pytestmark = pytest.mark.django_db
@@ -73,6 +84,32 @@ def test_a_reason_that_cannot_be_stored_is_refused_with_the_limit(
 ) -> None:
     with pytest.raises(ValueError, match="at most 200"):
         control.pause(queue, reason=reason)
+
+
+# disable and enable
+
+
+def test_a_disabled_queue_says_since_when_and_by_whom_and_accepts_nothing(
+    queue: Queue, operator: User
+) -> None:
+    assert control.disable(queue, by=operator)
+    assert not control.disable(queue, by="another")
+    queue.refresh_from_db()
+    assert queue.is_disabled
+    assert queue.disabled_by == "olga"
+    with pytest.raises(QueueDisabled, match="'letters' is disabled"):
+        send("letters", 1)
+
+
+def test_an_enabled_queue_accepts_messages_again(queue: Queue, operator: User) -> None:
+    control.disable("letters", by=operator)
+    assert control.enable("letters", by=operator)
+    assert not control.enable("letters", by=operator)
+    queue.refresh_from_db()
+    assert (queue.disabled_at, queue.disabled_by) == (None, "")
+    send("letters", 1)
+    notes = [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+    assert notes == ["Disabled.", "Enabled."]
 
 
 # on record
@@ -305,6 +342,96 @@ def test_a_cancelled_delivery_never_happens_and_its_message_stays_in_the_log(que
     assert not Scheduled.objects.exists()
     assert not Delivery.objects.exists()
     assert Message.objects.filter(pk=message_id).exists()
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_message_is_cancelled_by_its_id_on_every_queue_that_waits_for_it() -> None:
+    for name in ("letters", "copies"):
+        other, _ = Queue.objects.get_or_create(name=name)
+        Subscription.objects.create(pattern="letters.sent", queue=other)
+    Topic.objects.create(name="letters.sent")
+    message_id = publish("letters.sent", 1, delay=60)
+    publish("letters.sent", "another", delay=60)
+    assert cancel(message_id) == 2
+    assert cancel(message_id) == 0
+    assert Scheduled.objects.count() == 2
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_message_that_is_ready_is_not_cancelled_any_more() -> None:
+    assert cancel(send("letters", 1)) == 0
+    assert Delivery.objects.count() == 1
+
+
+@pytest.mark.parametrize("message_id", [0, -1, 2**63, True, "7", None])
+def test_what_is_no_message_id_cannot_be_cancelled(message_id: Any, db: None) -> None:
+    with pytest.raises(InvalidMessage, match="message id"):
+        cancel(message_id)
+
+
+@pytest.mark.usefixtures("queue")
+def test_a_cancellation_that_rolls_back_cancels_nothing() -> None:
+    message_id = send("letters", 1, delay=60)
+    with pytest.raises(RuntimeError), transaction.atomic():
+        cancel(message_id)
+        raise RuntimeError
+    assert Scheduled.objects.count() == 1
+
+
+def test_an_operator_who_cancels_a_message_is_on_record(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    message_id = send("letters", 1, delay=60)
+    with caplog.at_level(logging.INFO, "messaging"):
+        assert control.cancel_message(message_id, by="olga") == 1
+    assert caplog.messages == [f"Message cancelled message={message_id} count=1 by=olga"]
+
+
+# dead letters by hand
+
+
+def test_messages_that_wait_become_dead_letters_by_hand_with_the_reason_given(
+    queue: Queue, operator: User
+) -> None:
+    ready, later = send("letters", 1, priority=3), send("letters", 2, delay=60)
+    kept = send("letters", 3)
+    assert control.dead_letter(queue, [ready, later, 10**9], reason="obsolete", by=operator) == 2
+    assert set(DeadLetter.objects.values_list("message_id", "reason", "description")) == {
+        (ready, "manual", "obsolete"),
+        (later, "manual", "obsolete"),
+    }
+    assert DeadLetter.objects.get(message_id=ready).queue == queue.dead_letter_queue
+    assert list(Delivery.objects.values_list("message_id", flat=True)) == [kept]
+    assert not Scheduled.objects.exists()
+    assert LogEntry.objects.get().get_change_message() == "Messages dead-lettered: 2."
+
+
+def test_each_death_of_a_message_is_kept_in_its_history(queue: Queue) -> None:
+    message_id = send("letters", 1)
+    for reason in ("first", "second"):
+        control.dead_letter(queue, [message_id], reason=reason, by="olga")
+        control.redrive_all()
+    deaths = Attempt.objects.filter(message_id=message_id).order_by("pk")
+    assert list(deaths.values_list("outcome", "description", "worker")) == [
+        ("manual", "first", "olga"),
+        ("manual", "second", "olga"),
+    ]
+
+
+# leases
+
+
+def test_a_released_lease_is_ready_again_and_uncounted(
+    queue: Queue, arrivals: list[wakeup.Arrival], django_capture_on_commit_callbacks: Any
+) -> None:
+    ids = hold(queue, 2)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert control.release_leases(ids[:1], by="olga") == 1
+    assert control.release_leases(ids[:1]) == 0
+    assert Lease.objects.count() == 1
+    delivery = Delivery.objects.get()
+    assert delivery.attempt == 1
+    assert arrivals == [wakeup.Arrival(queue.pk, 0, delivery.pk)]
 
 
 # races: real connections

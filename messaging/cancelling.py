@@ -1,0 +1,22 @@
+"""Cancel: take back what is scheduled, by its message's id."""
+
+from .exceptions import InvalidMessage
+from .store import operations
+from .store.connection import connection_for
+
+
+def cancel(message_id: int, *, using: str | None = None) -> int:
+    """Cancel the deliveries of a message that are due later; return how many queues lose it.
+
+    Joins the caller's transaction. 0 means that it was too late: the message is ready, or has been
+    delivered. Raises InvalidMessage for what is no id.
+    """
+    if isinstance(message_id, bool) or not isinstance(message_id, int) or message_id < 1:
+        raise InvalidMessage(
+            f"{message_id!r:.80} is no message id; use what send() or publish() returned."
+        )
+    if message_id >= 2**63:
+        raise InvalidMessage(
+            f"{message_id} is no message id: the largest is {2**63 - 1}; use what send() returned."
+        )
+    return operations.cancel_message(connection_for(using), message_id)

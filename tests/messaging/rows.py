@@ -1,0 +1,47 @@
+"""Rows of messages with a key, and of messages that somebody holds."""
+
+from typing import Any
+
+from django.db import connection, transaction
+
+from messaging import send_many
+from messaging.engines import engine
+from messaging.messages import Delivered
+from messaging.models import Message, Queue
+from messaging.store import lanes, leases
+from messaging.store.configuration import policies
+
+
+def keyed(name: str, *bodies: Any, key: str = "a", kind: int = 0, join: bool = True) -> list[int]:
+    """Send with an ordering key, or with a fairness key (kind 1); return the messages' ids."""
+    field = "fairness_key" if kind else "ordering_key"
+    ids = [_keyed(name, body, kind, key) for body in bodies]
+    if join and connection.in_atomic_block:
+        lanes.join_now(connection)
+    return ids
+
+
+def _keyed(name, body, kind, key):
+    queue = Queue.objects.get(name=name)
+    with transaction.atomic(), connection.cursor() as cursor:
+        m = Message.objects.create(
+            queue=queue, headers={}, body=body, **{"fairness_key" if kind else "ordering_key": key}
+        )
+        cursor.execute(
+            "INSERT INTO messaging_arrival (queue_id, kind, key, priority, message_id, attempt) "
+            "VALUES (%s, %s, %s, 0, %s, 1)",
+            [queue.pk, kind, key, m.pk],
+        )
+    return m.pk
+
+
+def hold(queue: Queue, count: int = 1, *, worker: str = "web", seconds: float = 60) -> list[int]:
+    """Hold messages of a queue under leases, as `receive()` does; return the leases' ids."""
+    ids = [int(message_id) for message_id in send_many(queue.name, range(count))]
+    (policy,) = policies(connection, ids=[queue.pk])
+    source = engine().source(policy, None)
+    with transaction.atomic():
+        claimed = [Delivered._make(row[:10]) for row in source.claim(1_000, thorough=True)]
+        chosen = [each for each in claimed if each.message_id in ids]
+        source.settle([], [each for each in claimed if each not in chosen], "test")
+        return [each.id for each in leases.hold(connection, chosen, seconds, worker)]
