@@ -12,6 +12,7 @@ and the acknowledgement commit together; effects outside the database are at-lea
 message's id as idempotency key.
 """
 
+from .cancelling import cancel
 from .consuming import consumer, declare_queue, declare_topic
 from .exceptions import (
     DeduplicationConflict,
@@ -46,6 +47,7 @@ __all__ = [
     "UnknownTopic",
     "apublish",
     "asend",
+    "cancel",
     "consumer",
     "declare_queue",
     "declare_topic",
