@@ -18,6 +18,8 @@ from .exceptions import (
     DeduplicationConflict,
     InvalidMessage,
     InvalidName,
+    InvalidOption,
+    LeaseLost,
     MessagingError,
     NotSupported,
     PayloadTooLarge,
@@ -29,6 +31,8 @@ from .exceptions import (
 from .idempotency import once
 from .messages import Message, MessageId
 from .publishing import apublish, asend, publish, publish_many, send, send_many
+from .receiving import areceive, receive
+from .settling import Settled, acknowledge_many, extend_many, reject_many, release_many
 
 __version__ = "0.1.0"
 
@@ -36,6 +40,8 @@ __all__ = [
     "DeduplicationConflict",
     "InvalidMessage",
     "InvalidName",
+    "InvalidOption",
+    "LeaseLost",
     "Message",
     "MessageId",
     "MessagingError",
@@ -43,17 +49,24 @@ __all__ = [
     "PayloadTooLarge",
     "Reject",
     "Retry",
+    "Settled",
     "UnknownQueue",
     "UnknownTopic",
+    "acknowledge_many",
     "apublish",
+    "areceive",
     "asend",
     "cancel",
     "consumer",
     "declare_queue",
     "declare_topic",
+    "extend_many",
     "once",
     "publish",
     "publish_many",
+    "receive",
+    "reject_many",
+    "release_many",
     "send",
     "send_many",
 ]

@@ -1,6 +1,7 @@
 """Notify and listen on a connection of their own, outside every publisher's transaction."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
 
 import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -19,16 +20,30 @@ FORGETFUL = "SET synchronous_commit = off"
 
 def connect(connection: BaseDatabaseWrapper) -> psycopg.Connection[tuple[object, ...]]:
     """Open a plain autocommit connection to the same database."""
-    if conf.LISTEN_URL:
-        raw = psycopg.connect(conf.LISTEN_URL, autocommit=True)
-    else:
-        params = dict(connection.get_connection_params())
-        params.pop("cursor_factory", None)
-        params.pop("context", None)
-        params.setdefault("application_name", "messaging wake-up")
-        raw = psycopg.connect(**params | {"autocommit": True})
+    url, params = _address(connection)
+    raw = psycopg.connect(url, autocommit=True, **params)
     raw.execute(FORGETFUL)
     return raw
+
+
+async def listen_async(
+    connection: BaseDatabaseWrapper,
+) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    """Open such a connection for an event loop, subscribed to the notifications."""
+    url, params = _address(connection)
+    raw = await psycopg.AsyncConnection.connect(url, autocommit=True, **params)
+    await raw.execute(LISTEN)
+    return raw
+
+
+def _address(connection: BaseDatabaseWrapper) -> tuple[str, dict[str, Any]]:
+    if conf.LISTEN_URL:
+        return conf.LISTEN_URL, {}
+    params = dict(connection.get_connection_params())
+    for name in ("cursor_factory", "context", "autocommit"):
+        params.pop(name, None)
+    params.setdefault("application_name", "messaging wake-up")
+    return "", params
 
 
 NOTIFY = "SELECT pg_notify(%s, %s)"
@@ -45,6 +60,14 @@ LISTEN = "LISTEN messaging"
 def listen(raw: psycopg.Connection[tuple[object, ...]], timeout: float) -> Iterator[str]:
     """Yield the payloads that arrive within ``timeout`` seconds."""
     for notification in raw.notifies(timeout=timeout):
+        yield notification.payload
+
+
+async def heard(
+    raw: psycopg.AsyncConnection[tuple[object, ...]], timeout: float
+) -> AsyncIterator[str]:
+    """Yield the payloads that arrive at an event loop within ``timeout`` seconds."""
+    async for notification in raw.notifies(timeout=timeout):
         yield notification.payload
 
 

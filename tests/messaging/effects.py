@@ -6,7 +6,7 @@ from django.contrib.auth.models import Group, Permission
 from django.db import connection
 
 from messaging.messages import Delivered
-from messaging.models import Attempt, DeadLetter, Delivery, Scheduled
+from messaging.models import Attempt, DeadLetter, Delivery, Lease, Scheduled
 
 
 def take_effect(name: object) -> None:
@@ -32,10 +32,11 @@ def transaction_id() -> int:
 
 
 def waiting() -> dict[str, int]:
-    """Return how many deliveries are ready, scheduled and dead."""
+    """Return how many deliveries are ready, scheduled, leased and dead."""
     counts = {
         "ready": Delivery.objects.count(),
         "scheduled": Scheduled.objects.count(),
+        "leased": Lease.objects.count(),
         "dead": DeadLetter.objects.count(),
     }
     return {state: count for state, count in counts.items() if count}
@@ -68,3 +69,8 @@ def execute(sql: str, *params: Any) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []
+
+
+def let_leases_end() -> None:
+    """Let all leases be over now."""
+    execute("UPDATE messaging_lease SET leased_until = statement_timestamp()")
