@@ -11,29 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .exceptions import NotSupported
-from .messages import Message
 from .names import check_pattern, check_queue_name, check_topic_name
+from .options import check_batch, check_count, check_policies, check_timeouts
 
-Handler = Callable[[Message], Any]
+# Of a message, or of the list of them with ``batch``.
+Handler = Callable[[Any], Any]
 Function = TypeVar("Function", bound=Handler)
 
 # How many messages of an async consumer are in flight in one process.
 CONCURRENCY = 100
 MAX_LEASE = 43_200
 
-# Queue policies that a declaration may give as initial values.
-POLICIES = frozenset(
-    {
-        "max_deliveries",
-        "backoff",
-        "backoff_base",
-        "backoff_cap",
-        "backoff_delays",
-        "jitter",
-        "retention",
-        "deduplication_window",
-    }
-)
+# How much longer than its timeout a handler may take before its process is replaced, seconds.
+HARD_MARGIN = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +31,10 @@ class Consumer:
     """The function that handles a queue's messages, and how it wants to be called.
 
     ``transaction_size`` None: the worker finds out whether the function uses the database, and
-    gives it one message a transaction if it does. ``lease`` in seconds; None of an async function:
-    the queue's visibility timeout. ``concurrency`` is how many an event loop has in flight.
+    gives it one message a transaction if it does. ``batch``: it gets a list of up to so many.
+    ``timeout`` and ``hard_timeout`` in seconds, None: as long as it likes. ``lease`` in seconds;
+    None of an async function: the queue's visibility timeout. ``concurrency`` is how many an event
+    loop has in flight.
     """
 
     queue: str
@@ -50,6 +42,9 @@ class Consumer:
     pattern: str | None = None
     transaction_size: int | None = None
     durable: bool = True
+    batch: int | None = None
+    timeout: float | None = None
+    hard_timeout: float | None = None
     lease: float | None = None
     is_async: bool = False
     concurrency: int = CONCURRENCY
@@ -82,6 +77,9 @@ def consumer(
     topic: str | None = None,
     transaction_size: int | None = None,
     durable: bool = True,
+    batch: int | None = None,
+    timeout: float | None = None,
+    hard_timeout: float | None = None,
     lease: float | None = None,
     concurrency: int = CONCURRENCY,
     **policies: Any,
@@ -94,6 +92,18 @@ def consumer(
     update rows that others update too. ``durable=False`` does not wait for the disk at commit: for
     handlers whose effects are rows of this database only. ``policies`` (``max_deliveries``,
     ``backoff``, ...) are the queue's initial values.
+
+    ``batch=n`` calls the function with a list of up to n messages, all or none: when it raises,
+    nothing of it is kept, and smaller batches find the message at fault. It may return a list of
+    outcomes, one for each message, or a mapping of message ids to them: None or True acknowledges,
+    an exception (:class:`Retry` and :class:`Reject` too) is what that message alone comes to; what
+    the function did is kept then. Of each key a batch holds one message (SQS: partial batch
+    responses; here with one transaction).
+
+    ``timeout=seconds`` raises :class:`HandlerTimeout` in a handler that takes longer, also in the
+    middle of an SQL statement. Nothing in Python can interrupt other calls that block, such as
+    ``time.sleep`` or a socket without a timeout of its own: past ``hard_timeout``, by default 10
+    seconds above ``timeout``, the worker process is killed and replaced. Both count as attempts.
 
     ``lease=seconds`` holds each message for that time, and for as long as its handler is at work:
     for handlers that take long. Their transaction begins with their first SQL and ends with the
@@ -108,12 +118,17 @@ def consumer(
     if topic is not None:
         check_pattern(topic)
     if transaction_size is not None:
-        _check_count(queue, "transaction_size", transaction_size)
-    _check_count(queue, "concurrency", concurrency)
-    _check_policies(queue, policies)
+        check_count(queue, "transaction_size", transaction_size)
+    check_count(queue, "concurrency", concurrency)
+    check_timeouts(queue, timeout, hard_timeout)
+    check_policies(queue, policies)
+    if hard_timeout is None and timeout is not None:
+        hard_timeout = timeout + HARD_MARGIN
 
     def declare(function: Function) -> Function:
         _check_function(queue, function)
+        if batch is not None:
+            check_batch(queue, batch, transaction_size, lease, _is_async(function))
         if lease is not None or _is_async(function):
             _check_leased(queue, lease, transaction_size, durable)
         declared = declarations.consumers.get(queue)
@@ -128,6 +143,9 @@ def consumer(
             pattern=topic,
             transaction_size=transaction_size,
             durable=durable,
+            batch=batch,
+            timeout=timeout,
+            hard_timeout=hard_timeout,
             lease=None if lease is None else float(lease),
             is_async=_is_async(function),
             concurrency=concurrency,
@@ -143,7 +161,7 @@ def consumer(
 def declare_queue(name: str, *, description: str = "", **policies: Any) -> None:
     """Declare a queue that others consume; ``policies`` are its initial values."""
     check_queue_name(name)
-    _check_policies(name, policies)
+    check_policies(name, policies)
     initial = declarations.queues.setdefault(name, {})
     initial.update(policies)
     if description:
@@ -159,21 +177,6 @@ def declare_topic(name: str, *, description: str = "", **policies: Any) -> None:
     initial.update(policies)
     if description:
         initial["description"] = description
-
-
-def _check_policies(queue: str, policies: dict[str, Any]) -> None:
-    if unknown := policies.keys() - POLICIES:
-        raise ValueError(
-            f"Queue {queue!r}: unknown option {', '.join(sorted(unknown))}. "
-            f"Policies: {', '.join(sorted(POLICIES))}."
-        )
-    if "max_deliveries" in policies:
-        _check_count(queue, "max_deliveries", policies["max_deliveries"])
-
-
-def _check_count(queue: str, option: str, count: object) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 1000:
-        raise ValueError(f"Queue {queue!r}: {option}={count!r}, use 1 to 1000.")
 
 
 def _check_function(queue: str, function: object) -> None:

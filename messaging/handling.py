@@ -2,30 +2,20 @@
 
 import inspect
 import os
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, LiteralString, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.transaction import TransactionManagementError
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
+from .causation import cause
 from .consuming import Consumer
 from .exceptions import Expired
 from .messages import Message
-
-SAVEPOINT = "SAVEPOINT messaging_handler"
-ROLLBACK = "ROLLBACK TO SAVEPOINT messaging_handler"
-RELEASE = "RELEASE SAVEPOINT messaging_handler"
-# "ROLLBACK TO SAVEPOINT" is how Django leaves an inner atomic() block.
-ENDS_TRANSACTION = re.compile(
-    r"\s*(COMMIT|END|ABORT|PREPARE\s+TRANSACTION|ROLLBACK(?!\s+(WORK\s+|TRANSACTION\s+)?TO))\b",
-    re.IGNORECASE,
-)
+from .timeouts import TimeLimit
+from .watch import Watch
 
 
 class Handled(NamedTuple):
@@ -59,83 +49,6 @@ class TransactionLost(Exception):
         super().__init__(str(error))
 
 
-class Watch:
-    """Sees a handler's first use of the database, and opens the savepoint that could undo it.
-
-    A handler that uses no database costs no round trip. Django and psycopg make a cursor for
-    whatever they run; the statements of this package pass Django's execute wrappers.
-    """
-
-    def __init__(self, connection: BaseDatabaseWrapper) -> None:
-        self._connection = connection
-        self._hooks = 0
-        self.touched = False
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Watch the connection during a block."""
-        raw = self._connection.connection
-        factory = raw.cursor_factory
-
-        def make_cursor(*args: Any, **kwargs: Any) -> Any:
-            self._touch()
-            return factory(*args, **kwargs)
-
-        self._connection.execute_wrappers.append(self._on_execute)
-        raw.cursor_factory = make_cursor
-        try:
-            yield
-        finally:
-            raw.cursor_factory = factory
-            self._connection.execute_wrappers.remove(self._on_execute)
-
-    def _on_execute(
-        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
-    ) -> Any:
-        if isinstance(sql, str) and ENDS_TRANSACTION.match(sql):
-            raise TransactionManagementError(
-                f"A handler cannot end the transaction that holds its message ({sql[:40].strip()}):"
-                f" return to commit, raise to roll back."
-            )
-        self._touch()
-        return execute(sql, params, many, context)
-
-    def _touch(self) -> None:
-        if not self.touched:
-            self._run(SAVEPOINT)
-            self.touched = True
-
-    def begin(self) -> None:
-        """Be ready for the next handler."""
-        self._hooks = len(self._connection.run_on_commit)
-        self.touched = False
-
-    def undo(self) -> None:
-        """Roll back what the handler did, and forget what it wanted done after the commit."""
-        if self.touched:
-            self._run(ROLLBACK)
-        self._connection.needs_rollback = False
-        del self._connection.run_on_commit[self._hooks :]
-
-    def keep(self) -> None:
-        """Keep what the handler did; its hooks cannot take those of others with them."""
-        hooks: list[Any] = self._connection.run_on_commit
-        if len(hooks) > self._hooks:
-            hooks[self._hooks :] = [(ids, hook, True) for ids, hook, _ in hooks[self._hooks :]]
-
-    def release(self) -> None:
-        """Give up the savepoint, before the next handler gets one."""
-        if self.touched:
-            self._run(RELEASE)
-
-    def _run(self, sql: LiteralString) -> None:
-        with (
-            self._connection.wrap_database_errors,
-            psycopg.Cursor(self._connection.connection) as cursor,
-        ):
-            cursor.execute(sql)
-
-
 def handle(
     consumer: Consumer,
     messages: Sequence[Message],
@@ -166,7 +79,7 @@ def handle(
             if starting is not None:
                 starting(message)
             try:
-                handled.append(_call(consumer.function, message, connection, watch))
+                handled.append(_call(consumer, message, connection, watch))
             except TransactionLost as lost:
                 lost.handled = handled
                 raise
@@ -181,32 +94,54 @@ def handle(
 
 
 def _call(
-    function: Callable[[Message], Any],
-    message: Message,
-    connection: BaseDatabaseWrapper,
-    watch: Watch,
+    consumer: Consumer, message: Message, connection: BaseDatabaseWrapper, watch: Watch
 ) -> Handled:
-    error: BaseException | None = None
-    process = os.getpid()
+    """Call the function for one message, and undo what it did when it fails."""
     watch.begin()
-    started = time.perf_counter()
-    try:
-        result = function(message)
-        if result is not None and inspect.isawaitable(result):
-            error = _never_awaited(result)
-    # SystemExit and the like too: a handler must not be able to end its worker.
-    except BaseException as raised:
-        error = raised
-    duration = time.perf_counter() - started
-    if os.getpid() != process:  # a child that the handler forked: the transaction is its parent's
-        os._exit(1)
-    error = error or _left_broken(connection)
+    _, error, duration = call(consumer, message, message, connection)
     if error is not None:
-        _check_transaction(connection, message, error)
+        check_transaction(connection, message, error)
         watch.undo()
     else:
         watch.keep()
     return Handled(message, error, duration, watch.touched)
+
+
+def call(
+    consumer: Consumer, argument: Any, first: Message, connection: BaseDatabaseWrapper
+) -> tuple[Any, BaseException | None, float]:
+    """Call the function in its time; return its result, its error and how long it took.
+
+    ``first`` is the message that is the cause of what is sent meanwhile.
+    """
+    result: Any = None
+    error: BaseException | None = None
+    limit: TimeLimit | None = None
+    process = os.getpid()
+    causing = cause.set(first)
+    started = time.perf_counter()
+    # Two blocks: the inner one's end is the last moment at which a timeout can be raised.
+    try:
+        try:
+            if consumer.timeout is not None:
+                limit = TimeLimit(consumer.timeout, connection)
+            result = consumer.function(argument)
+        finally:
+            if limit is not None:
+                limit.end()
+    # SystemExit and the like too: a handler must not be able to end its worker.
+    except BaseException as raised:
+        error = raised
+    duration = time.perf_counter() - started
+    cause.reset(causing)
+    if os.getpid() != process:  # a child that the handler forked: the transaction is its parent's
+        os._exit(1)
+    if error is None and result is not None and inspect.isawaitable(result):
+        error = _never_awaited(result)
+    error = error or _left_broken(connection)
+    if error is not None and limit is not None:
+        error = limit.explain(error)
+    return result, error, duration
 
 
 def _never_awaited(result: Any) -> TypeError:
@@ -234,7 +169,7 @@ def _left_broken(connection: BaseDatabaseWrapper) -> BaseException | None:
     return None
 
 
-def _check_transaction(
+def check_transaction(
     connection: BaseDatabaseWrapper, message: Message, error: BaseException
 ) -> None:
     """Raise TransactionLost when a rollback to the savepoint cannot save the transaction."""
@@ -243,6 +178,8 @@ def _check_transaction(
     status = connection.connection.info.transaction_status
     if status == TransactionStatus.IDLE:
         raise TransactionLost(message, error, guilty=True, ended=True) from error
+    if status == TransactionStatus.ACTIVE:  # a timeout has left a statement half-way
+        raise TransactionLost(message, error, guilty=True) from error
     if status == TransactionStatus.UNKNOWN or is_conflict(error):
         raise TransactionLost(message, error, guilty=False) from error
 

@@ -28,6 +28,16 @@ class QueuePolicy:
     weight: int = 1
     on_failure: str = "block"
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether workers have to ask before they claim."""
+        return (
+            self.single_active_consumer
+            or self.rate_limit is not None
+            or self.key_rate_limit is not None
+            or self.concurrency_limit is not None
+        )
+
     def wait_after(self, attempt: int) -> float:
         """Return the wait in seconds after failed delivery number ``attempt``, from 1.
 

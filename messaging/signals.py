@@ -32,6 +32,16 @@ def printable(text: object, limit: int = 500) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
+def report_batch(queue: str, count: int, error: BaseException) -> None:
+    """Tell the log that a batch was undone, which counts against none of its messages."""
+    logger.warning(
+        "Batch failed, smaller ones follow queue=%s messages=%s error=%s",
+        queue,
+        count,
+        printable(f"{type(error).__qualname__}: {error}", 300),
+    )
+
+
 def report(outcome: Outcome, queue: str, worker: str) -> None:
     """Tell observers, and the log, what a delivery came to. Call it after the commit."""
     delivered = outcome.delivered

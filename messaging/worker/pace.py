@@ -4,6 +4,9 @@ A handler that runs no SQL shares a claim with as many others as fit in about 50
 touches the database gets a transaction of its own, or the row locks of one message would be held
 while the next ones run. Which kind a consumer is, the worker learns by watching; it starts with the
 careful one.
+
+A batch consumer says how many it takes at once. Here a failure narrows the next batches down, and
+success widens them again.
 """
 
 from collections.abc import Sequence
@@ -17,10 +20,18 @@ MAX_TRUST_AFTER = 10_000
 
 
 class Pace:
-    """The size of the next transaction of one consumer in one thread."""
+    """The size of the next transaction of one consumer in one thread.
 
-    def __init__(self, transaction_size: int | None) -> None:
+    ``careful``: the first batches are small, so that a process that replaces one that died soon
+    finds out what it died of.
+    """
+
+    def __init__(
+        self, transaction_size: int | None, *, batch: int | None = None, careful: bool = False
+    ) -> None:
         self._declared = transaction_size
+        self._most = batch
+        self._batch = 1 if careful or batch is None else batch
         self._shared = 1
         self._without_sql = 0
         self._trust_after = TRUST_AFTER
@@ -31,7 +42,13 @@ class Pace:
         """Return how many messages to claim."""
         if self._alone:
             return 1
+        if self._most is not None:
+            return self._batch
         return self._declared or self._shared
+
+    def narrow(self, count: int) -> None:
+        """Make the next batch half as large as the one of ``count`` messages that has failed."""
+        self._batch = max(1, count // 2)
 
     def isolate(self, count: int) -> None:
         """Give each of the next ``count`` messages a transaction of its own."""
@@ -40,6 +57,10 @@ class Pace:
     def learn(self, handled: Sequence[Handled]) -> None:
         """Take account of what the last transaction showed."""
         self._alone = max(0, self._alone - len(handled))
+        if self._most is not None:
+            if handled and (len(handled) > 1 or handled[0].error is None):
+                self._batch = min(self._batch * 2, self._most)
+            return
         if self._declared is not None or not handled:
             return
         if any(each.used_database for each in handled):

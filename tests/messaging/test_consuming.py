@@ -5,7 +5,7 @@ import functools
 import pytest
 
 from messaging import consumer, declare_queue, declare_topic
-from messaging.consuming import POLICIES
+from messaging.options import POLICIES
 from messaging.exceptions import InvalidName, NotSupported
 from messaging.models import Queue
 
