@@ -13,9 +13,11 @@ message's id as idempotency key.
 """
 
 from .cancelling import cancel
+from .confirming import aconfirm, confirm
 from .consuming import consumer, declare_queue, declare_topic
 from .exceptions import (
     DeduplicationConflict,
+    EngineUnavailable,
     InvalidMessage,
     InvalidName,
     InvalidOption,
@@ -23,14 +25,26 @@ from .exceptions import (
     MessagingError,
     NotSupported,
     PayloadTooLarge,
+    PublishUncertain,
+    QueueDisabled,
+    QueueFull,
     Reject,
     Retry,
     UnknownQueue,
     UnknownTopic,
 )
 from .idempotency import once
-from .messages import Message, MessageId
-from .publishing import apublish, asend, publish, publish_many, send, send_many
+from .messages import Message, MessageId, new_message_id
+from .publishing import (
+    apublish,
+    apublish_many,
+    asend,
+    asend_many,
+    publish,
+    publish_many,
+    send,
+    send_many,
+)
 from .receiving import areceive, receive
 from .settling import Settled, acknowledge_many, extend_many, reject_many, release_many
 
@@ -38,6 +52,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DeduplicationConflict",
+    "EngineUnavailable",
     "InvalidMessage",
     "InvalidName",
     "InvalidOption",
@@ -47,20 +62,28 @@ __all__ = [
     "MessagingError",
     "NotSupported",
     "PayloadTooLarge",
+    "PublishUncertain",
+    "QueueDisabled",
+    "QueueFull",
     "Reject",
     "Retry",
     "Settled",
     "UnknownQueue",
     "UnknownTopic",
     "acknowledge_many",
+    "aconfirm",
     "apublish",
+    "apublish_many",
     "areceive",
     "asend",
+    "asend_many",
     "cancel",
+    "confirm",
     "consumer",
     "declare_queue",
     "declare_topic",
     "extend_many",
+    "new_message_id",
     "once",
     "publish",
     "publish_many",
