@@ -94,8 +94,9 @@ class TestOrder:
 
 
 class TestFailures:
-    def test_block_has_the_key_wait_for_the_retry(self, invoices, handled):
-        invoices({1: 2})
+    @pytest.mark.parametrize("size", [None, 10])
+    def test_block_has_the_key_wait_for_the_retry(self, size, invoices, handled):
+        invoices({1: 2}, transaction_size=size)
         for number in range(3):
             send("invoices", number, ordering_key="a")
         send("invoices", "other", ordering_key="b")
