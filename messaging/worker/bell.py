@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
+from typing import Any
 
 
 class Bell:
@@ -25,8 +26,8 @@ class Bell:
         with suppress(BlockingIOError):
             self._ringing.send(b"\0")
 
-    def wait(self, timeout: float, others: Sequence[int] = ()) -> None:
-        """Wait until the bell rings, one of the other descriptors is ready, or time is up."""
+    def wait(self, timeout: float, others: Sequence[Any] = ()) -> None:
+        """Wait until the bell rings, one of the others is ready, or time is up."""
         wait([self._listening, *others], timeout)
         with suppress(BlockingIOError):
             self._listening.recv(4096)

@@ -13,7 +13,8 @@ from django.db import DatabaseError, InterfaceError, connections, transaction
 from .. import signals
 from ..acknowledgement import outcome_of_death, settle
 from ..engines import engine
-from ..messages import Delivered, Outcome
+from ..messages import Delivered, Outcome, Settlement
+from ..policies import QueuePolicy
 from ..store.configuration import policies
 from ..store.connection import connection_for
 from .slots import Slots
@@ -23,12 +24,23 @@ logger = logging.getLogger("messaging")
 
 @dataclass(frozen=True, slots=True)
 class Casualty:
-    """A delivery that was running when its process died, and how that died."""
+    """A delivery that was running when its process died, and how that died.
+
+    ``overdue``: the process was killed because of this one. ``spared``: because of another.
+    """
 
     slot: int
     delivered: Delivered
     how: str
     worker: str
+    overdue: bool = False
+    spared: bool = False
+
+    def outcome(self, policy: QueuePolicy, taken: Delivered) -> Outcome:
+        """Return what it comes to: a failed attempt, unless it was spared."""
+        if self.spared:
+            return Outcome(taken, Settlement.RETRY, counts=False)
+        return outcome_of_death(policy, taken, self.how, overdue=self.overdue)
 
 
 class Casualties:
@@ -55,6 +67,22 @@ class Casualties:
         self._pending.append(Casualty(slot, delivered, _how(exit_code), worker))
         return True
 
+    def add_killed(self, slot: int, killed_at: float, worker: str) -> bool:
+        """Take note of what a thread was running of a process killed for a hard timeout.
+
+        Only what was overdue then is counted. The database gives the rest back, and what was held
+        under a lease is released here. Return whether it is counted.
+        """
+        delivered = self._slots.running(slot)
+        overdue = self._slots.is_overdue(slot, killed_at)
+        if delivered is not None and (overdue or delivered.token is not None):
+            self._pending.append(
+                Casualty(slot, delivered, "hard timeout", worker, overdue, not overdue)
+            )
+        else:
+            self._slots.clear(slot)
+        return overdue
+
     def settle(self) -> None:
         """Count those whose deliveries can be taken now; the others wait for the next call."""
         try:
@@ -76,10 +104,10 @@ class Casualties:
             if taken is not None:
                 known = policies(connection, ids=[taken.queue_id])
                 if known:
-                    outcome = outcome_of_death(known[0], taken, casualty.how)
+                    outcome = casualty.outcome(known[0], taken)
                     settle(engine().source(known[0], self._using), [outcome], casualty.worker)
         self._slots.clear(casualty.slot)
-        if outcome is not None:
+        if outcome is not None and outcome.failure is not None:
             signals.report(outcome, known[0].name, casualty.worker)
         return True
 

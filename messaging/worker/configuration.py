@@ -26,6 +26,7 @@ class Configuration:
         self._using = using
         self._policies: dict[str, QueuePolicy] = {}
         self._changed = False
+        self.is_held = False
 
     def refresh(self) -> None:
         """Read the rows again."""
@@ -41,6 +42,10 @@ class Configuration:
     def is_expired(self) -> bool:
         return self._changed
 
+    def hold(self, held: bool) -> None:
+        """Serve no queue for the time being, or serve them again."""
+        self.is_held = held
+
     def policy(self, queue: str) -> QueuePolicy | None:
-        """Return the policy of a queue, or None while it does not exist."""
-        return self._policies.get(queue)
+        """Return the policy of a queue, or None while it does not exist or none is served."""
+        return None if self.is_held else self._policies.get(queue)

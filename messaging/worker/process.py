@@ -29,11 +29,17 @@ from .bell import Bell
 from .company import Company
 from .configuration import Configuration
 from .listener import Listener
+from .memory import resident_bytes
+from .pulses import Pulses
 from .runner import Runner
 from .slots import Slots
 from .tally import Tally
 
 logger = logging.getLogger("messaging")
+
+# How a process ends that wants to be replaced: it has grown too large.
+RETIRED = 75
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP, signal.SIGCONT)
 
 CONFIGURE_EVERY = 1.0
 COUNT_EVERY = 1.0
@@ -45,15 +51,22 @@ PRUNE_EVERY = 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `runworker` was asked for; grace in seconds."""
+    """What `runworker` was asked for; grace in seconds, memory of each process in bytes."""
 
     consumers: Sequence[Consumer]
     processes: int = 1
     threads: int = 1
     drain: bool = False
     max_messages: int | None = None
+    max_memory: int | None = None
     grace: float = 30.0
+    name: str | None = None
+    health: tuple[str, int] | None = None
     using: str | None = None
+
+    def process_name(self, pid: int | None) -> str:
+        """Return the name under which a process gives signs of life."""
+        return f"{self.name or socket.gethostname()}/{pid}"
 
 
 class Process:
@@ -67,12 +80,16 @@ class Process:
         allowance: Allowance,
         *,
         parent: int,
+        pulses: Pulses | None = None,
+        paused: bool = False,
     ) -> None:
         self._options = options
         self._slots = slots
         self._slot_numbers = slot_numbers
         self._parent = parent
-        self.name = f"{socket.gethostname()}/{os.getpid()}"
+        self._pulses = pulses or Pulses(slots.count)
+        self._paused = paused
+        self.name = options.process_name(os.getpid())
         self._tally = Tally()
         self._configuration = Configuration(options.consumers, options.using)
         company = Company() if len(slot_numbers) > 1 else None
@@ -96,6 +113,8 @@ class Process:
         self._bell = Bell()
         self._asked_to_stop = False
         self._stop_at: float | None = None
+        self._retiring = False
+        self._has_beaten = False
         self._due_at = dict.fromkeys(("configure", "count", "beat", "promote"), 0.0)
         # Spread over the workers, and never at the start of all of them.
         self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
@@ -108,10 +127,13 @@ class Process:
             gc.freeze()
             self._wait_for_configuration()
             self._work()
-        return 0 if self._broken is None else 1
+        if self._broken is not None:
+            return 1
+        return RETIRED if self._retiring and self._stop_at is None else 0
 
     def _work(self) -> None:
         self._check_end()
+        self._configuration.hold(self._paused)
         listener = Listener(self._options.using, self._arrived, self._changed)
         if not self._options.drain:
             listener.start()
@@ -125,6 +147,8 @@ class Process:
         signals.worker_started.send_robust(type(self), name=self.name)
         while any(thread.is_alive() for thread in self._threads):
             self._check_end()
+            self._check_pause()
+            self._check_weight()
             self._keep_house()
             self._bell.wait(self._pause())
         listener.stop()
@@ -140,6 +164,32 @@ class Process:
             logger.warning("Worker stops, its supervisor is gone worker=%s", self.name)
             self._stop()
 
+    def _check_pause(self) -> None:
+        """Claim nothing while told to wait, and go on when told to."""
+        if self._configuration.is_held != self._paused:
+            self._configuration.hold(self._paused)
+            self._due_at["beat"] = 0.0
+            logger.info("Worker %s worker=%s", "waits" if self._paused else "goes on", self.name)
+            # Those that sleep look again.
+            self._arrived([])
+
+    def _check_weight(self) -> None:
+        """Finish and be replaced when too large; not before something was handled."""
+        limit = self._options.max_memory
+        if limit is None or self._retiring or not self._tally.handled:
+            return
+        if (size := resident_bytes()) > limit:
+            logger.warning(
+                "Worker process retires worker=%s mib=%d limit=%d",
+                self.name,
+                size >> 20,
+                limit >> 20,
+            )
+            self._retiring = True
+            # However long that takes: what it runs is not to be cut short for that.
+            for runner in self._runners:
+                runner.stop()
+
     def _run_runner(self, runner: Runner) -> None:
         try:
             runner.run()
@@ -153,14 +203,20 @@ class Process:
     def _obey_signals(self) -> None:
         signal.signal(signal.SIGTERM, self._on_stop_signal)
         signal.signal(signal.SIGINT, self._on_stop_signal)
+        signal.signal(signal.SIGTSTP, self._on_pause_signal)
+        signal.signal(signal.SIGCONT, self._on_pause_signal)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with contextlib.suppress(AttributeError, ValueError, OSError):
             faulthandler.register(signal.SIGQUIT)
         # Held back since before the fork.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_stop_signal(self, number: int, frame: object) -> None:
         self._asked_to_stop = True
+
+    def _on_pause_signal(self, number: int, frame: object) -> None:
+        self._paused = number == signal.SIGTSTP
 
     def _stop(self) -> None:
         if self._stop_at is None:
@@ -209,7 +265,7 @@ class Process:
             if self._is_due("count", COUNT_EVERY):
                 self._record()
             if self._is_due("beat", BEAT_EVERY):
-                workers.beat(connection_for(self._options.using), self._heartbeat())
+                self._beat()
             if self._is_due("prune", PRUNE_EVERY):
                 # On its own: it may take a while, and what is due must not wait for it.
                 threading.Thread(target=self._prune, name="messaging-prune", daemon=True).start()
@@ -259,6 +315,15 @@ class Process:
         if rows := self._tally.flush():
             workers.record(connection_for(self._options.using), self.name, rows)
 
+    def _beat(self) -> None:
+        connection = connection_for(self._options.using)
+        workers.beat(connection, self._heartbeat())
+        self._pulses.beat(self._slot_numbers[0])
+        if self._options.name and not self._has_beaten:
+            # The worker bears its name by the heartbeats of its processes from now on.
+            workers.sign_off(connection, self._options.name)
+        self._has_beaten = True
+
     def _heartbeat(self) -> dict[str, object]:
         return {
             "name": self.name,
@@ -270,8 +335,13 @@ class Process:
             "running": json.dumps(self._tally.running()),
             "handled": self._tally.handled,
             "failed": self._tally.failed,
-            "state": "running" if self._stop_at is None else "stopping",
+            "state": self._state(),
         }
+
+    def _state(self) -> str:
+        if self._stop_at is not None:
+            return "stopping"
+        return "paused" if self._paused else "running"
 
     def _sign_off(self) -> None:
         with contextlib.suppress(DatabaseError, InterfaceError):

@@ -4,31 +4,37 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from django.db import connections
 
 from .allowance import Allowance
 from .bell import Bell
 from .casualties import Casualties
-from .process import Options, Process
+from .health import Health
+from .orders import Orders
+from .process import RETIRED, Options, Process
+from .pulses import Pulses
 from .slots import Slots
 
 logger = logging.getLogger("messaging")
 
 fork = multiprocessing.get_context("fork")
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A process that ended by itself sooner than this is replaced with a growing delay, seconds.
 SHORT_LIFE = 1.0
 MAX_DELAY = 10.0
 # How long after the grace a process may take to end by itself.
 MARGIN = 5.0
+# A process whose last heartbeat is older, seconds, is not well: it has missed several.
+SILENCE = 15.0
+# Until casualties are tried again, and between the stacks of two processes, whose lines must not
+# mix; seconds.
+SOON = 0.1
 
 
 @dataclass(slots=True)
@@ -38,6 +44,8 @@ class Child:
     process: BaseProcess
     slots: list[int]
     started: float
+    # When it was killed for a hard timeout.
+    killed_at: float | None = None
 
 
 class Supervisor:
@@ -48,36 +56,40 @@ class Supervisor:
         # Twice what is needed: slots of the dead stay taken until they are counted.
         self._slots = Slots(2 * options.processes * options.threads)
         self._allowance = Allowance(options.max_messages, self._slots.count)
+        self._pulses = Pulses(self._slots.count)
         self._casualties = Casualties(self._slots, options.using)
         self._children: list[Child] = []
         self._bell = Bell()
+        self._orders = Orders()
+        self._health = Health(options.health, self._facts) if options.health else None
         self._to_start = options.processes
         self._start_at = 0.0
         self._short_lives = 0
-        self._signals = 0
+        self._paused = False
+        self._stacks: deque[Child] = deque()
         self._kill_at: float | None = None
 
     def run(self) -> int:
         """Work until told to stop or everything is done; return the exit code."""
         connections.close_all()
-        before = {number: signal.signal(number, self._on_stop_signal) for number in STOP_SIGNALS}
-        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
-            with self._bell.rung_by_signals():
-                self._supervise()
-        finally:
-            self._kill()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            self._bell.close()
+        with self._orders.obeyed():
+            try:
+                with self._bell.rung_by_signals():
+                    self._supervise()
+            finally:
+                self._kill()
+        self._close()
         return 0
 
     def _supervise(self) -> None:
         while self._is_needed:
             self._start_missing()
-            self._bell.wait(self._pause(), [child.process.sentinel for child in self._children])
-            self._pass_on_signals()
+            self._bell.wait(self._pause(), self._noises())
+            self._carry_out_orders()
+            self._kill_overdue()
             self._bury()
+            if self._health is not None:
+                self._health.serve()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill()
                 break
@@ -86,12 +98,21 @@ class Supervisor:
 
     @property
     def _is_needed(self) -> bool:
-        return bool(self._children or self._casualties or (self._to_start and not self._signals))
+        return bool(self._children or self._casualties or (self._to_start and not self._is_told))
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether it was told to stop."""
+        return bool(self._orders.stops)
+
+    def _noises(self) -> list[Any]:
+        sentinels = [child.process.sentinel for child in self._children]
+        return [*sentinels, *(self._health.sockets if self._health else ())]
 
     def _pause(self) -> float:
-        if self._casualties:
-            return 0.1
-        if self._to_start and not self._signals:
+        if self._casualties or self._stacks:
+            return SOON
+        if self._to_start and not self._is_told:
             return max(0.0, min(1.0, self._start_at - time.monotonic()))
         return 1.0
 
@@ -103,8 +124,8 @@ class Supervisor:
             slots = self._free_slots()
             if len(slots) < self._options.threads:
                 return
-            with _stop_signals_waiting():
-                if self._signals:
+            with self._orders.held_back():
+                if self._is_told:
                     return
                 self._start(slots[: self._options.threads])
                 self._to_start -= 1
@@ -114,6 +135,8 @@ class Supervisor:
         return [slot for slot in range(self._slots.count) if slot not in taken]
 
     def _start(self, slots: list[int]) -> None:
+        # Until its first heartbeat, its start is one.
+        self._pulses.beat(slots[0])
         process = fork.Process(target=self._run_child, args=(slots, os.getpid()), daemon=False)
         process.start()
         self._children.append(Child(process, slots, time.monotonic()))
@@ -125,32 +148,57 @@ class Supervisor:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        self._bell.close()
-        raise SystemExit(
-            Process(self._options, self._slots, slots, self._allowance, parent=parent).run()
+        self._close()
+        process = Process(
+            self._options,
+            self._slots,
+            slots,
+            self._allowance,
+            parent=parent,
+            pulses=self._pulses,
+            paused=self._orders.paused,
         )
+        raise SystemExit(process.run())
+
+    def _kill_overdue(self) -> None:
+        """Kill the processes of handlers that are past their hard timeout."""
+        now = time.monotonic()
+        for child in self._children:
+            overdue = any(self._slots.is_overdue(slot, now) for slot in child.slots)
+            if overdue and child.killed_at is None:
+                child.killed_at = now
+                child.process.kill()
+                logger.error("Worker process killed, hard timeout pid=%s", child.process.pid)
 
     def _bury(self) -> None:
         """Note what the processes that have ended were running, and replace them."""
         for child in [child for child in self._children if not child.process.is_alive()]:
             self._children.remove(child)
             code = child.process.exitcode
-            name = f"{socket.gethostname()}/{child.process.pid}"
-            running = sum(self._bury_slot(slot, code, name) for slot in child.slots)
-            child.process.close()
-            died = code != 0 or running > 0
+            name = self._options.process_name(child.process.pid)
+            running = sum([self._bury_slot(slot, child, name) for slot in child.slots])
+            retired = code == RETIRED and not running
+            died = (code != 0 or running > 0) and not retired
             if died:
                 logger.error("Worker process died worker=%s code=%s", name, code)
-            if self._signals or self._allowance.used_up or (self._options.drain and not died):
+            child.process.close()
+            if self._is_told or self._allowance.used_up or self._is_drained(died or retired):
                 continue
             self._to_start += 1
-            self._delay_start(code != 0 and not running, time.monotonic() - child.started)
+            failed = died and not running and child.killed_at is None
+            self._delay_start(failed, time.monotonic() - child.started)
 
-    def _bury_slot(self, slot: int, code: int | None, name: str) -> bool:
-        """Note what one thread was running; return whether it was running anything."""
-        was_running = self._casualties.add(slot, code, name)
-        self._allowance.of_slot(slot).recover(handled=int(was_running))
-        return was_running
+    def _is_drained(self, ended_early: bool) -> bool:
+        return self._options.drain and not ended_early
+
+    def _bury_slot(self, slot: int, child: Child, name: str) -> bool:
+        """Note what one thread was running; return whether that counts as a failed attempt."""
+        if child.killed_at is None:
+            counts = self._casualties.add(slot, child.process.exitcode, name)
+        else:
+            counts = self._casualties.add_killed(slot, child.killed_at, name)
+        self._allowance.of_slot(slot).recover(handled=int(counts))
+        return counts
 
     def _delay_start(self, failed_by_itself: bool, lived: float) -> None:
         """Start again at once, unless processes keep failing without a message to blame."""
@@ -160,21 +208,69 @@ class Supervisor:
             delay = min(MAX_DELAY, 0.1 * 2 ** min(self._short_lives, 10))
             self._start_at = time.monotonic() + delay
 
-    def _on_stop_signal(self, number: int, frame: object) -> None:
-        self._signals += 1
+    def _carry_out_orders(self) -> None:
+        if self._orders.paused is not self._paused:
+            self._paused = self._orders.paused
+            self._pass_on_pause()
+        if self._orders.report_wanted:
+            self._orders.report_wanted = False
+            logger.info("Worker state %s", self._facts())
+        if self._orders.stacks_wanted:
+            self._orders.stacks_wanted = False
+            self._stacks.extend(self._children)
+        if self._stacks:
+            self._print_stacks(self._stacks.popleft())
+        if self._is_told:
+            self._stop()
 
-    def _pass_on_signals(self) -> None:
+    def _pass_on_pause(self) -> None:
+        """Have the processes claim nothing, or go on; this one is never suspended itself.
+
+        A supervisor that Ctrl-Z froze could neither stop its processes nor count their deaths.
+        """
+        if self._paused:
+            logger.warning("Worker claims nothing until SIGCONT pid=%s", os.getpid())
+        for child in self._children:
+            os.kill(child.process.pid or 0, signal.SIGTSTP if self._paused else signal.SIGCONT)
+
+    def _print_stacks(self, child: Child) -> None:
+        if child in self._children:
+            logger.warning("Stacks of worker process pid=%s", child.process.pid)
+            os.kill(child.process.pid or 0, signal.SIGQUIT)
+
+    def _stop(self) -> None:
         """Have the processes finish what they run; a second signal ends everything now.
 
         The processes are told once: a service manager may signal them as well, and that must not
         look like the second.
         """
-        if self._signals and self._kill_at is None:
+        if self._kill_at is None:
             self._kill_at = time.monotonic() + self._options.grace + MARGIN
             for child in self._children:
                 child.process.terminate()
-        if self._signals > 1:
+        if self._orders.stops > 1:
             self._kill_at = time.monotonic()
+
+    def _facts(self) -> dict[str, Any]:
+        """Return how the worker is: well when no process is missing or silent."""
+        silences = [self._pulses.age(child.slots[0]) for child in self._children]
+        return {
+            "healthy": not self._to_start and all(silence < SILENCE for silence in silences),
+            "state": "stopping" if self._is_told else "paused" if self._paused else "running",
+            "queues": [consumer.queue for consumer in self._options.consumers],
+            "missing": self._to_start,
+            "uncounted_deaths": len(self._casualties.slots),
+            "processes": [self._facts_of(child) for child in self._children],
+        }
+
+    def _facts_of(self, child: Child) -> dict[str, Any]:
+        running = [self._slots.running(slot) for slot in child.slots]
+        return {
+            "name": self._options.process_name(child.process.pid),
+            "age": round(time.monotonic() - child.started, 1),
+            "last_heartbeat": round(self._pulses.age(child.slots[0]), 1),
+            "messages": [each.message_id for each in running if each is not None],
+        }
 
     def _kill(self) -> None:
         """End what still runs, uncounted: the database rolls it back."""
@@ -183,12 +279,7 @@ class Supervisor:
             child.process.join()
         self._children = []
 
-
-@contextmanager
-def _stop_signals_waiting() -> Iterator[None]:
-    """Hold back stop signals around a fork, so that no child misses one or takes it for ours."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    def _close(self) -> None:
+        self._bell.close()
+        if self._health is not None:
+            self._health.close()

@@ -64,8 +64,9 @@ def script(monkeypatch):
     script = Script()
 
     class Actor:
-        def __init__(self, options, slots, slot_numbers, allowance, *, parent):
+        def __init__(self, options, slots, slot_numbers, allowance, *, parent, pulses, paused):
             self.slots, self.slot_numbers, self.parent = slots, slot_numbers, parent
+            self.pulses, self.paused = pulses, paused
 
         def run(self):
             with script.starts.get_lock():
