@@ -93,6 +93,22 @@ def handle(
     return handled
 
 
+def handle_leased(consumer: Consumer, message: Message, connection: BaseDatabaseWrapper) -> Handled:
+    """Call the function in a transaction of its own, which only its first SQL begins.
+
+    What a failing handler did is left for the caller to roll back.
+    """
+    watch = Watch(connection)
+    watch.begin()
+    with watch.watching():
+        _, error, duration = call(
+            consumer, message, message, connection, has_begun=lambda: watch.touched
+        )
+    if error is not None and watch.touched:
+        check_transaction(connection, message, error)
+    return Handled(message, error, duration, watch.touched)
+
+
 def _call(
     consumer: Consumer, message: Message, connection: BaseDatabaseWrapper, watch: Watch
 ) -> Handled:
@@ -108,7 +124,12 @@ def _call(
 
 
 def call(
-    consumer: Consumer, argument: Any, first: Message, connection: BaseDatabaseWrapper
+    consumer: Consumer,
+    argument: Any,
+    first: Message,
+    connection: BaseDatabaseWrapper,
+    *,
+    has_begun: Callable[[], bool] = lambda: True,
 ) -> tuple[Any, BaseException | None, float]:
     """Call the function in its time; return its result, its error and how long it took.
 
@@ -138,7 +159,7 @@ def call(
         os._exit(1)
     if error is None and result is not None and inspect.isawaitable(result):
         error = _never_awaited(result)
-    error = error or _left_broken(connection)
+    error = error or _left_broken(connection, has_begun())
     if error is not None and limit is not None:
         error = limit.explain(error)
     return result, error, duration
@@ -154,7 +175,7 @@ def _never_awaited(result: Any) -> TypeError:
     )
 
 
-def _left_broken(connection: BaseDatabaseWrapper) -> BaseException | None:
+def _left_broken(connection: BaseDatabaseWrapper, has_begun: bool) -> BaseException | None:
     """Find what a handler that returned has left behind."""
     if connection.closed_in_transaction or connection.connection is None:
         return RuntimeError("The handler closed the database connection of its transaction.")
@@ -164,7 +185,7 @@ def _left_broken(connection: BaseDatabaseWrapper) -> BaseException | None:
             "The handler caught a database error and returned; nothing after that error was "
             "stored. Put the statement that may fail in its own atomic() block."
         )
-    if status != TransactionStatus.INTRANS:
+    if has_begun and status != TransactionStatus.INTRANS:
         return RuntimeError("The handler ended the transaction that held its message.")
     return None
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -30,6 +31,8 @@ from .store.configuration import policies
 from .store.connection import connection_for
 
 SWEEP_BATCH = 1_000
+
+Choose = Callable[[Sequence[Message]], tuple[list[Message], dict[int, float]]]
 
 
 def holder() -> str:
@@ -66,25 +69,32 @@ def lease(
     *,
     using: str | None,
     thorough: bool = False,
+    choose: Choose | None = None,
 ) -> tuple[list[Message], list[Outcome]]:
     """Claim up to ``limit`` messages and hold them, in this transaction.
 
-    Those that cannot be delivered are settled; what became of them comes back as well.
+    Those that cannot be delivered are settled; what became of them comes back as well. ``choose``
+    says which of them may be delivered now, and for how long the lanes of the others wait.
     """
     claimed, outcomes = deliver(source, limit, thorough=thorough, one_a_lane=True)
     now = time.monotonic()
+    late = [m for m in claimed if m.deadline is not None and now >= m.deadline]
+    outcomes += [outcome_of_expiry(source.policy, m) for m in late]
     messages = [m for m in claimed if m.deadline is None or now < m.deadline]
-    outcomes += [
-        outcome_of_expiry(source.policy, m)
-        for m in claimed
-        if m.deadline is not None and now >= m.deadline
-    ]
+    rest: list[Delivered] = []
+    waits: dict[int, float] = {}
+    if choose is not None:
+        chosen, waits = choose(messages)
+        rest = [m.delivery for m in messages if m not in chosen]
+        messages = chosen
+        # Of the others the token is out, and waits where it is given back.
+        waits = {d.lane_id: waits[d.lane_id] for d in rest if d.lane_id in waits}
     if messages:
         held = leases.hold(connection_for(using), [m.delivery for m in messages], seconds, worker)
         for message, delivered in zip(messages, held, strict=True):
             message.delivery = delivered
-    if outcomes:
-        settle(source, outcomes, worker)
+    if outcomes or rest:
+        settle(source, outcomes, worker, unhandled=rest, waits=waits)
     return messages, outcomes
 
 
@@ -218,7 +228,7 @@ def note(
     acknowledged, failed, dead, expired = counts
     workers.record(connection, worker, [(policy.id, acknowledged, failed, dead, expired, 0.0)])
     for outcome in outcomes:
-        _after_commit(connection, lambda each=outcome: signals.report(each, policy.name, worker))
+        _after_commit(connection, partial(signals.report, outcome, policy.name, worker))
 
 
 def announce(connection: BaseDatabaseWrapper, released: Iterable[Delivered]) -> None:

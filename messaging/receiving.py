@@ -117,7 +117,7 @@ class Reception:
 
     def pause(self) -> float:
         """Return how long to wait until the next look, if nothing is heard, in seconds."""
-        pause = min(conf.POLL_INTERVAL, self._until - time.monotonic())
+        pause: float = min(conf.POLL_INTERVAL, self._until - time.monotonic())
         if self._due_in is not None:
             # Not in circles: another may be about to make due what is due.
             pause = min(pause, max(RETRY_DUE, self._due_in))

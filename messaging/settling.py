@@ -80,7 +80,7 @@ def release_many(messages: Iterable[Message], after: Seconds | None = None) -> l
 def reject_many(messages: Iterable[Message], reason: str = "") -> list[Settled]:
     """Make received messages dead letters with the reason given; a result for each."""
     entries = [
-        (each, _rejected(each, each.lease.policy, reason) if _is_held(each) else None)
+        (each, _rejected(each, lease.policy, reason) if (lease := _lease_of(each)) else None)
         for each in messages
     ]
     return _settle_all(entries, "rejected")
@@ -90,10 +90,13 @@ def extend_many(messages: Iterable[Message], seconds: Seconds) -> list[Settled]:
     """Hold received messages until ``seconds`` from now; a result for each."""
     entries = list(messages)
     length = _check_extension(seconds)
+    by_database: defaultdict[str | None, list[Message]] = defaultdict(list)
+    for message in entries:
+        if lease := _lease_of(message):
+            by_database[lease.using].append(message)
     kept: set[int | None] = set()
-    for using in dict.fromkeys(each.lease.using for each in entries if _is_held(each)):
-        held = [(m.delivery, length) for m in entries if _is_held(m) and m.lease.using == using]
-        kept |= leases.extend(connection_for(using), held)
+    for using, held in by_database.items():
+        kept |= leases.extend(connection_for(using), [(m.delivery, length) for m in held])
     return [Settled(m, _refusal(m, m.delivery.token in kept, "extended")) for m in entries]
 
 
@@ -103,10 +106,9 @@ def _settle_all(entries: Sequence[tuple[Message, Outcome | None]], what: str) ->
     for message, outcome in {
         id(message): (message, outcome) for message, outcome in entries
     }.values():
-        if outcome is not None and _is_held(message):
-            by_source[message.lease.using, outcome.delivered.queue_id].append(
-                (message.lease, outcome)
-            )
+        lease = _lease_of(message)
+        if outcome is not None and lease is not None:
+            by_source[lease.using, outcome.delivered.queue_id].append((lease, outcome))
     ended: set[int] = set()
     for (using, _), held in by_source.items():
         connection = connection_for(using)
@@ -159,14 +161,14 @@ def _is_release(outcome: Outcome) -> bool:
     return outcome.settlement is Settlement.RETRY and not outcome.counts
 
 
-def _is_held(message: Message) -> bool:
-    return isinstance(message.lease, Lease)
+def _lease_of(message: Message) -> Lease | None:
+    return message.lease if isinstance(message.lease, Lease) else None
 
 
 def _refusal(message: Message, done: bool, what: str) -> MessagingError | None:
     if done:
         return None
-    if _is_held(message):
+    if _lease_of(message) is not None:
         return LeaseLost(message.id, what)
     return NotSupported(
         f"Message {message.id} is not held under a lease and cannot be {what}: give messages that "

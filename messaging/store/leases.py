@@ -170,3 +170,24 @@ def take_lost(
     if rows := run(connection, TAKE_LOST, params):
         return Delivered._make(rows[0]), False
     return None, bool(run(connection, EXISTS, params))
+
+
+HELD = """
+    SELECT 1 FROM messaging_lease
+    WHERE id = %s AND token = %s AND leased_until > statement_timestamp()
+"""
+
+
+def is_held(connection: BaseDatabaseWrapper, delivered: Delivered) -> bool:
+    """Tell whether a lease lasts, as far as this session can see."""
+    return bool(run(connection, HELD, (delivered.id, delivered.token)))
+
+
+HELD_BY_OTHERS = """
+    SELECT EXISTS (SELECT FROM messaging_lease WHERE queue_id = %s AND worker <> %s)
+"""
+
+
+def held_by_others(connection: BaseDatabaseWrapper, queue_id: int, worker: str) -> bool:
+    """Tell whether another worker holds messages of a queue."""
+    return bool(run(connection, HELD_BY_OTHERS, (queue_id, worker))[0][0])
