@@ -2,6 +2,8 @@
 
 from .deadletters import DeadLetterAdmin
 from .idempotency import IdempotencyAdmin
+from .lanes import LaneAdmin
+from .leases import LeaseAdmin
 from .messages import AttemptAdmin, MessageAdmin
 from .queues import QueueAdmin
 from .scheduled import ScheduledAdmin
@@ -13,6 +15,8 @@ __all__ = [
     "AttemptAdmin",
     "DeadLetterAdmin",
     "IdempotencyAdmin",
+    "LaneAdmin",
+    "LeaseAdmin",
     "MessageAdmin",
     "QueueAdmin",
     "ScheduledAdmin",

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
@@ -15,20 +16,35 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import control
 from ..models import Attempt, DeadLetter, Message, Queue, Topic
 from .lists import NewestChoicesFilter, RecordAdmin, RelatedFilter, search_by_number
-from .operations import Operation, OperationsAdmin
+from .operations import Confirmation, Operation, OperationsAdmin
 from .payloads import PayloadAdmin, on_one_line, shown
 
 # So many failed attempts are shown, the newest.
 ATTEMPTS = 50
+
+
+class RedriveForm(Confirmation):
+    """Ask where to."""
+
+    to = forms.CharField(
+        label=gettext_lazy("To queue"),
+        max_length=80,
+        required=False,
+        help_text=gettext_lazy("A queue's name. Empty: to where each comes from."),
+    )
+
 
 REDRIVE = Operation(
     name="redrive",
     permission="redrive_deadletter",
     label=gettext_lazy("Redrive"),
     explanation=gettext_lazy(
-        "Each goes back to the queue that it comes from, and is delivered as if it were new."
+        "Each goes back to the queue that it comes from, and is delivered as if it were new; with "
+        "an ordering key, before what has waited since. A parked key goes on."
     ),
-    run=lambda selection: control.redrive(selection.ids, by=selection.by),
+    run=lambda selection: control.redrive(
+        selection.ids, to=selection.answers["to"] or None, by=selection.by
+    ),
     done=lambda count: (
         ngettext(
             "%d dead letter is on its queue again.",
@@ -37,6 +53,7 @@ REDRIVE = Operation(
         )
         % count
     ),
+    form=RedriveForm,
 )
 DISCARD = Operation(
     name="discard",
@@ -48,6 +65,10 @@ DISCARD = Operation(
         ngettext("%d dead letter was deleted.", "%d dead letters were deleted.", count) % count
     ),
 )
+
+
+# What a message may carry beside its payload.
+KEYS = ("ordering_key", "fairness_key", "correlation_id", "causation_id", "reply_to")
 
 
 class OriginFilter(RelatedFilter):
@@ -89,7 +110,7 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         failure = ["reason", "error", "description_shown", "attempts", "died_at", "fingerprint"]
-        message = ["message", "topic_name", "priority", "ordering_key", "published_at"]
+        message = ["message", "topic_name", "priority", "published_at", *KEYS]
         if self.may_see_payloads(request):
             message += ["body_shown", "headers_shown"]
         return [

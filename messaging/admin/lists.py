@@ -158,6 +158,10 @@ class GuardedAdmin(admin.ModelAdmin):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Allow the parameters of the declared filters, and no other field of any model."""
         for declared in self.get_list_filter(request):
+            if isinstance(declared, type):  # a filter with a parameter of its own
+                if lookup == getattr(declared, "parameter_name", None):
+                    return True
+                continue
             name = declared if isinstance(declared, str) else declared[0]  # type: ignore[index]
             if lookup in (name, f"{name}__exact", f"{name}__id__exact", f"{name}__isnull"):
                 return True

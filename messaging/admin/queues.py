@@ -1,5 +1,6 @@
-"""Queues: edit their policies, pause, resume and purge them."""
+"""Queues: edit their policies, pause, disable and purge them."""
 
+import datetime
 from typing import Any
 
 from django import forms
@@ -64,6 +65,16 @@ def resume_chosen(selection: Selection) -> int:
     return sum(control.resume(queue, by=selection.by) for queue in _queues(selection))
 
 
+def disable_chosen(selection: Selection) -> int:
+    """Disable the queues chosen; return how many were not disabled before."""
+    return sum(control.disable(queue, by=selection.by) for queue in _queues(selection))
+
+
+def enable_chosen(selection: Selection) -> int:
+    """Enable the queues chosen; return how many were disabled."""
+    return sum(control.enable(queue, by=selection.by) for queue in _queues(selection))
+
+
 def purge_chosen(selection: Selection) -> int:
     """Purge the queues chosen; return how many messages went."""
     count = 0
@@ -98,13 +109,32 @@ RESUME = Operation(
     run=resume_chosen,
     done=lambda count: ngettext("%d queue is resumed.", "%d queues are resumed.", count) % count,
 )
+DISABLE = Operation(
+    name="disable",
+    permission="pause_queue",
+    label=gettext_lazy("Disable"),
+    explanation=gettext_lazy(
+        "Sending is refused, and topics leave the queue out. Workers go on with what is there."
+    ),
+    run=disable_chosen,
+    done=lambda count: ngettext("%d queue is disabled.", "%d queues are disabled.", count) % count,
+)
+ENABLE = Operation(
+    name="enable",
+    permission="pause_queue",
+    label=gettext_lazy("Enable"),
+    explanation=gettext_lazy("Messages are accepted again."),
+    run=enable_chosen,
+    done=lambda count: ngettext("%d queue is enabled.", "%d queues are enabled.", count) % count,
+)
 PURGE = Operation(
     name="purge",
     permission="purge_queue",
     label=gettext_lazy("Purge"),
     explanation=gettext_lazy(
         "All messages that are ready or scheduled now are deleted, and nothing brings them back. "
-        "What a worker is handling stays, and so do dead letters and what is sent from now on."
+        "What a worker is handling or somebody holds stays, and so do dead letters, parked keys "
+        "and what is sent from now on."
     ),
     run=purge_chosen,
     done=lambda count: (
@@ -113,6 +143,10 @@ PURGE = Operation(
     form=PurgeForm,
     counts_rows=False,
 )
+
+
+TIME = ("visibility_timeout", "message_ttl", "dead_letter_expired", "retention")
+DUPLICATES = ("deduplication_window", "content_based_deduplication", "version")
 
 
 class QueueForm(VersionedForm):
@@ -157,6 +191,7 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
         "name",
         "state",
         "ready",
+        "in_flight",
         "scheduled",
         "dead",
         "max_deliveries",
@@ -169,8 +204,8 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
     delete_selected_confirmation_template = "admin/messaging/delete_queues.html"
     autocomplete_fields = ("dead_letter_queue",)
     inlines = (SubscriptionInline,)
-    operations = (PAUSE, RESUME, PURGE)
-    actions = ("pause", "resume", "purge", "send_test_message")
+    operations = (PAUSE, RESUME, DISABLE, ENABLE, PURGE)
+    actions = ("pause", "resume", "disable", "enable", "purge", "send_test_message")
     send = staticmethod(send_message)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[QueueChangeList]:
@@ -184,10 +219,14 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
 
     def _fieldsets(self, first: list[str], dead: list[str]) -> Any:
         backoff = ["backoff", "backoff_base", "backoff_cap", "backoff_delays", "jitter"]
+        limits = ["max_length", "overflow", "rate_limit", "key_rate_limit", "concurrency_limit"]
         return [
             (None, {"fields": first}),
             (_("Failures"), {"fields": [*dead, *backoff]}),
-            (_("Keeping"), {"fields": ["deduplication_window", "retention", "version"]}),
+            (_("Time"), {"fields": list(TIME)}),
+            (_("Limits"), {"fields": [*limits, "single_active_consumer", "weight"]}),
+            (_("Order"), {"fields": ["on_failure"]}),
+            (_("Duplicates"), {"fields": list(DUPLICATES)}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
@@ -195,17 +234,23 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, queue: Queue) -> str:
-        if queue.paused_at is None:
-            return _("running")
-        since = formats.date_format(timezone.localtime(queue.paused_at), "SHORT_DATETIME_FORMAT")
-        values = {"by": queue.paused_by or "?", "since": since, "reason": queue.pause_reason}
-        if queue.pause_reason:
-            return _("paused by %(by)s since %(since)s: %(reason)s") % values
-        return _("paused by %(by)s since %(since)s") % values
+        states = []
+        if queue.paused_at is not None:
+            since = _since(queue.paused_by, queue.paused_at)
+            reason = f": {queue.pause_reason}" if queue.pause_reason else ""
+            states.append(_("paused %(since)s") % {"since": since} + reason)
+        if queue.disabled_at is not None:
+            since = _since(queue.disabled_by, queue.disabled_at)
+            states.append(_("disabled %(since)s") % {"since": since})
+        return "; ".join(states) or _("running")
 
     @admin.display(description=gettext_lazy("ready"))
     def ready(self, queue: Any) -> str:
         return counted(queue.depth.ready)
+
+    @admin.display(description=gettext_lazy("in flight"))
+    def in_flight(self, queue: Any) -> SafeString | str:
+        return self._linked("lease", "queue", queue, queue.depth.in_flight)
 
     @admin.display(description=gettext_lazy("scheduled"))
     def scheduled(self, queue: Any) -> SafeString | str:
@@ -220,8 +265,12 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
     @admin.display(description=gettext_lazy("holds"))
     def depth(self, queue: Any) -> SafeString:
         queue.depth = control.depth(queue)
-        parts = (self.ready(queue), self.scheduled(queue), self.dead(queue))
-        return format_html(_("{} ready, {} scheduled, {} dead letters"), *parts)
+        parts = [self.ready(queue), self.in_flight(queue), self.scheduled(queue), self.dead(queue)]
+        text = _("{} ready, {} held under a lease, {} scheduled, {} dead letters")
+        if not control.parked(queue, limit=1):
+            return format_html(text, *parts)
+        url = f"{self.address('changelist', model='lane')}?parked=1&queue__id__exact={queue.pk}"
+        return format_html(text + _(', <a href="{}">parked keys</a>'), *parts, url)
 
     def _linked(self, model: str, field: str, queue: Queue, count: int) -> SafeString | str:
         if not count:
@@ -230,10 +279,12 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
         return format_html('<a href="{}">{}</a>', url, counted(count))
 
     def links(self, request: HttpRequest, object_id: str) -> list[tuple[str, Any]]:
-        pk = search_by_number(object_id)
-        paused = Queue.objects.filter(pk=pk or 0, paused_at__isnull=False).exists()
-        useless = PAUSE.label if paused else RESUME.label
-        return [link for link in super().links(request, object_id) if link[1] != useless]
+        queue = Queue.objects.filter(pk=search_by_number(object_id) or 0).first()
+        useless = {
+            PAUSE.label if queue and queue.is_paused else RESUME.label,
+            DISABLE.label if queue and queue.is_disabled else ENABLE.label,
+        }
+        return [link for link in super().links(request, object_id) if link[1] not in useless]
 
     # Actions of the list.
 
@@ -250,6 +301,14 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
     @admin.action(description=gettext_lazy("Resume selected queues"), permissions=["pause"])
     def resume(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
         return self.ask(request, RESUME, rows)
+
+    @admin.action(description=gettext_lazy("Disable selected queues"), permissions=["pause"])
+    def disable(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
+        return self.ask(request, DISABLE, rows)
+
+    @admin.action(description=gettext_lazy("Enable selected queues"), permissions=["pause"])
+    def enable(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
+        return self.ask(request, ENABLE, rows)
 
     @admin.action(description=gettext_lazy("Purge selected queues"), permissions=["purge"])
     def purge(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
@@ -296,3 +355,8 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
     def log_deletions(self, request: HttpRequest, queryset: Any) -> list[Any]:
         """Leave the entry to the verb, which knows what went."""
         return []
+
+
+def _since(by: str, at: datetime.datetime) -> str:
+    since = formats.date_format(timezone.localtime(at), "SHORT_DATETIME_FORMAT")
+    return _("by %(by)s since %(since)s") % {"by": by or "?", "since": since}

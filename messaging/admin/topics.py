@@ -27,8 +27,12 @@ class TopicAdmin(SendingAdmin, ConfigurationAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         first = ["name", "description"] if obj is None else ["name", "description", "subscribers"]
-        keeping = ["deduplication_window", "retention", "version"]
-        return [(None, {"fields": first}), (_("Keeping"), {"fields": keeping})]
+        duplicates = ["deduplication_window", "content_based_deduplication"]
+        return [
+            (None, {"fields": first}),
+            (_("Duplicates"), {"fields": duplicates}),
+            (_("Keeping"), {"fields": ["retention", "version"]}),
+        ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return () if obj is None else ("name", "subscribers")

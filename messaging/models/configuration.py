@@ -252,10 +252,10 @@ class Queue(models.Model):
         super().clean()
         if not isinstance(self.backoff_delays, list):  # Django skips validators for {} and ""
             raise ValidationError({"backoff_delays": _("Use a list of delays in seconds.")})
-        for field in ("backoff_base", "backoff_cap"):
-            value = getattr(self, field)
+        for field in self._meta.fields:
+            value = getattr(self, field.attname)
             if isinstance(value, float) and not math.isfinite(value):  # NaN passes both bounds
-                raise ValidationError({field: _("Use a number of seconds.")})
+                raise ValidationError({field.name: _("Use a finite number.")})
         if self.backoff == Backoff.LIST and not self.backoff_delays:
             raise ValidationError({"backoff_delays": _("The back-off “list” needs its delays.")})
         seen = {self.pk}

@@ -33,6 +33,20 @@ def parked(connection: BaseDatabaseWrapper, queue_id: int, limit: int) -> list[P
     return [Parked._make(row) for row in rows]
 
 
+WAITING = """
+    SELECT lane.id,
+        (SELECT count(*) FROM (SELECT FROM messaging_laneentry AS entry
+            WHERE entry.queue_id = lane.queue_id AND entry.lane_id = lane.id
+            ORDER BY entry.id LIMIT %(limit)s) AS bounded)
+    FROM messaging_lane AS lane WHERE lane.id = ANY (%(ids)s::bigint[])
+"""
+
+
+def waiting(connection: BaseDatabaseWrapper, lane_ids: Sequence[int], limit: int) -> dict[int, int]:
+    """Return how many messages wait in each lane, at most ``limit``."""
+    return dict(run(connection, WAITING, {"ids": list(lane_ids), "limit": limit}))
+
+
 LANES_OF = "SELECT id FROM messaging_lane WHERE queue_id = %s AND key = %s ORDER BY id"
 
 

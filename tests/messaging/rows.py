@@ -14,7 +14,6 @@ from messaging.store.configuration import policies
 
 def keyed(name: str, *bodies: Any, key: str = "a", kind: int = 0, join: bool = True) -> list[int]:
     """Send with an ordering key, or with a fairness key (kind 1); return the messages' ids."""
-    field = "fairness_key" if kind else "ordering_key"
     ids = [_keyed(name, body, kind, key) for body in bodies]
     if join and connection.in_atomic_block:
         lanes.join_now(connection)

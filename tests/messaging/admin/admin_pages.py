@@ -13,6 +13,8 @@ MODELS = (
     "attempt",
     "deadletter",
     "scheduled",
+    "lease",
+    "lane",
     "worker",
     "idempotency",
 )

@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
+from rows import hold, keyed
 
 from messaging.models import DeadLetter, Message, Queue
 
@@ -74,10 +75,12 @@ def bury(letters: Queue) -> Callable[..., list[DeadLetter]]:
 def everything(letters: Queue, bury: Any, topic: Any, subscribe: Any) -> dict[str, int]:
     """Make a row of every model; return the primary keys by model."""
     from messaging import send
-    from messaging.models import Attempt, Idempotency, Scheduled, Worker
+    from messaging.models import Attempt, Idempotency, Lane, Scheduled, Worker
 
     (dead,) = bury()
     send("letters", {"n": 1}, delay=3600)
+    (lease,) = hold(letters, worker="w1")
+    keyed("letters", {"n": 2}, key="customer 7")
     attempt = Attempt.objects.create(
         message_id=dead.message_id,
         queue=letters,
@@ -109,6 +112,8 @@ def everything(letters: Queue, bury: Any, topic: Any, subscribe: Any) -> dict[st
         "attempt": attempt.pk,
         "deadletter": dead.pk,
         "scheduled": Scheduled.objects.get().pk,
+        "lease": lease,
+        "lane": Lane.objects.get().pk,
         "worker": worker.pk,
         "idempotency": Idempotency.objects.create(scope="charge", key="1", result={"ok": 1}).pk,
     }

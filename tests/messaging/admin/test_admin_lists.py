@@ -8,12 +8,14 @@ from admin_pages import MODELS, address, texts, visible
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from rows import hold, keyed
 
 from messaging import send_many
 from messaging.admin import lists
-from messaging.models import Attempt, Idempotency, Message, Queue
+from messaging.models import Attempt, Idempotency, Lane, Message, Queue
 
-HOT = ("message", "attempt", "deadletter", "scheduled", "idempotency")
+HOT = ("message", "attempt", "deadletter", "scheduled", "lease", "idempotency")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -105,6 +107,9 @@ def test_no_list_counts_scans_or_sorts_a_large_table(
 ) -> None:
     monkeypatch.setattr(lists.GuardedAdmin, "list_per_page", 1)
     send_many("letters", range(3), delay=60)
+    hold(Queue.objects.get(name="letters"), 3)
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE messaging_scheduled, messaging_lease, messaging_lane")
     bury(3)
     for number in range(3):
         Idempotency.objects.create(scope="s", key=str(number))
@@ -151,6 +156,9 @@ def test_a_list_takes_as_many_statements_for_fifty_rows_as_for_one(
     _, few = _statements(root, address(model))
     send_many("letters", range(60))
     send_many("letters", range(60), delay=60)
+    hold(Queue.objects.get(name="letters"), 60)
+    for number in range(60):
+        keyed("letters", number, key=f"key {number}")
     bury(60)
     for number in range(60):
         Queue.objects.create(name=f"q{number}")
@@ -225,11 +233,39 @@ def test_a_filter_offers_a_hundred_queues_and_the_chosen_one(letters: Queue, roo
     assert (letters.pk, "letters") in chosen.lookup_choices
 
 
+def test_the_list_of_what_is_scheduled_shows_no_token_of_a_key(
+    everything: dict[str, int], root: Client
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """WITH token AS (DELETE FROM messaging_delivery WHERE lane_id IS NOT NULL RETURNING *)
+            INSERT INTO messaging_scheduled
+                (queue_id, priority, message_id, attempt, lane_id, due_at)
+            SELECT queue_id, 0, 0, 1, lane_id, now() + interval '1 hour' FROM token"""
+        )
+    page = root.get(address("scheduled"))
+    assert [row.pk for row in page.context["cl"].result_list] == [everything["scheduled"]]
+    assert "waits until" in visible(root.get(address("lane")))
+
+
+def test_keys_are_found_by_their_state_and_by_the_whole_key(letters: Queue, root: Client) -> None:
+    keyed("letters", 1, 2, 3, key="customer 7")
+    keyed("letters", 1, key="customer 70")
+    Lane.objects.filter(key="customer 7").update(parked_at=timezone.now())
+    page = root.get(address("lane") + f"?parked=1&queue__id__exact={letters.pk}")
+    (parked,) = page.context["cl"].result_list
+    assert (parked.key, parked.waiting) == ("customer 7", 3)
+    assert "parked since" in visible(page)
+    page = root.get(address("lane"), {"q": "customer 7"})
+    assert [row.key for row in page.context["cl"].result_list] == ["customer 7"]
+    assert "parked keys" in visible(root.get(address("queue", "change", letters.pk)))
+
+
 def test_a_list_shows_deliveries_of_a_queue_that_is_gone(
     everything: dict[str, int], letters: Queue, root: Client
 ) -> None:
     Queue.objects.filter(pk=letters.pk).delete()
-    for model in ("message", "attempt", "deadletter", "scheduled"):
+    for model in ("message", "attempt", "deadletter", "scheduled", "lease", "lane"):
         page = root.get(address(model))
         assert "no longer exists" in visible(page)
         assert len(page.context["cl"].result_list) >= 1

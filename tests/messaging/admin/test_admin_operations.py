@@ -4,14 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from admin_pages import address, texts, token_of, visible
+from admin_pages import MODELS, address, texts, token_of, visible
 from django.contrib.admin.models import LogEntry
 from django.core import signing
 from django.test import Client
+from django.utils import timezone
+from rows import hold, keyed
 
 from messaging import send, send_many
 from messaging.admin import operations
-from messaging.models import DeadLetter, Delivery, Message, Queue, Scheduled
+from messaging.models import DeadLetter, Delivery, Lane, Lease, Message, Queue, Scheduled
 
 SELECTED = "_selected_action"
 QUEUE_RIGHTS = ("view_queue", "pause_queue", "purge_queue")
@@ -170,7 +172,82 @@ def test_scheduled_deliveries_are_cancelled(letters: Queue, staff: Any) -> None:
     assert Message.objects.count() == 1
 
 
+def test_scheduled_messages_become_dead_letters_with_the_reason_given(
+    letters: Queue, staff: Any
+) -> None:
+    send_many("letters", range(2), delay=3600)
+    client = staff("view_scheduled", "redrive_deadletter")
+    page = choose(client, "scheduled", "bury", Scheduled.objects.all())
+    page = confirm(client, "scheduled", "bury", page, reason="wrong address")
+    assert "2 messages are dead letters." in texts(page)
+    assert set(DeadLetter.objects.values_list("reason", "description")) == {
+        ("manual", "wrong address")
+    }
+
+
+def test_dead_letters_are_redriven_to_another_queue(bury: Any, staff: Any, queue: Any) -> None:
+    other = queue("other")
+    client = staff(*DEAD_RIGHTS)
+    page = choose(client, "deadletter", "redrive", bury(2))
+    for name, problem in (
+        ("othr", "Did you mean 'other'"),
+        ("no queue", "Invalid queue name"),
+        ("letters.dlq", "is the one that holds them"),
+    ):
+        refused = confirm(client, "deadletter", "redrive", page, to=name)
+        assert problem in texts(refused), texts(refused)
+        assert DeadLetter.objects.count() == 2
+    page = confirm(client, "deadletter", "redrive", page, to="other")
+    assert "2 dead letters are on their queues again." in texts(page)
+    assert Delivery.objects.filter(queue=other).count() == 2
+
+
+# leases and keys
+
+
+def test_leases_are_released_and_their_messages_ready_again(letters: Queue, staff: Any) -> None:
+    hold(letters, 2, worker="web/1")
+    client = staff("view_lease", "consume_queue")
+    page = choose(client, "lease", "release", Lease.objects.all())
+    assert "of letters, held by web/1" in visible(page)
+    assert "2 messages are ready again." in texts(confirm(client, "lease", "release", page))
+    assert Delivery.objects.count() == 2
+    assert not Lease.objects.exists()
+
+
+def test_a_parked_key_is_let_go_on(letters: Queue, staff: Any) -> None:
+    keyed("letters", 1, 2, key="customer 7")
+    Delivery.objects.all().delete()
+    Lane.objects.update(parked_at=timezone.now(), tokens=0)
+    client = staff("view_lane", "redrive_deadletter")
+    page = choose(client, "lane", "release", Lane.objects.all())
+    assert "Key customer 7 of letters: parked since" in visible(page)
+    page = confirm(client, "lane", "release", page)
+    assert "1 key goes on." in texts(page)
+    assert Delivery.objects.count() == 1
+    assert not Lane.objects.filter(parked_at__isnull=False).exists()
+    assert LogEntry.objects.get().get_change_message() == "Ordering keys released: 1."
+
+
 # queues
+
+
+def test_queues_are_disabled_and_enabled(letters: Queue, staff: Any) -> None:
+    client = staff(*QUEUE_RIGHTS)
+    page = confirm(client, "queue", "disable", choose(client, "queue", "disable", [letters]))
+    assert "1 queue is disabled." in texts(page)
+    assert "disabled by staff0" in visible(page)
+    labels = [str(label) for _, label in _links(client, letters)]
+    assert "Enable" in labels
+    assert "Disable" not in labels
+    page = confirm(client, "queue", "enable", choose(client, "queue", "enable", [letters]))
+    assert "1 queue is enabled." in texts(page)
+    letters.refresh_from_db()
+    assert not letters.is_disabled
+
+
+def _links(client: Client, queue: Queue) -> Any:
+    return client.get(address("queue", "change", queue.pk)).context["links"]
 
 
 def test_queues_are_paused_with_a_reason_and_resumed(letters: Queue, staff: Any) -> None:
@@ -233,11 +310,16 @@ def test_several_queues_are_purged_when_the_word_is_typed(
 RIGHTS = [
     ("queue", "pause", "pause_queue"),
     ("queue", "resume", "pause_queue"),
+    ("queue", "disable", "pause_queue"),
+    ("queue", "enable", "pause_queue"),
     ("queue", "purge", "purge_queue"),
     ("deadletter", "redrive", "redrive_deadletter"),
     ("deadletter", "discard", "redrive_deadletter"),
     ("scheduled", "retry", "redrive_deadletter"),
+    ("scheduled", "bury", "redrive_deadletter"),
     ("scheduled", "cancel", "purge_queue"),
+    ("lease", "release", "consume_queue"),
+    ("lane", "release", "redrive_deadletter"),
 ]
 
 
@@ -274,13 +356,14 @@ class _Row:
 def _forged(model: str, name: str, client: Client, pk: int) -> str:
     """Return a token as the site itself would have made it for this user."""
     purpose = f"{name} messaging.{model} {client.session['_auth_user_id']}"
-    content = {"for": purpose, "chosen": {"ids": [pk]}, "upto": [10**9] * 3}
+    content = {"for": purpose, "chosen": {"ids": [pk]}, "upto": [10**9] * 4}
     return signing.dumps(content, salt=operations.SALT, compress=True)
 
 
 def _counts() -> tuple[int, ...]:
-    paused = Queue.objects.filter(paused_at__isnull=False).count()
-    return (DeadLetter.objects.count(), Scheduled.objects.count(), Delivery.objects.count(), paused)
+    stopped = Queue.objects.exclude(paused_at=None, disabled_at=None).count()
+    models = (DeadLetter, Scheduled, Delivery, Lease)
+    return (stopped, *(model.objects.count() for model in models))
 
 
 def test_staff_alone_sees_nothing(everything: dict[str, int], staff: Any) -> None:
@@ -300,7 +383,7 @@ def test_who_is_not_logged_in_is_asked_to(everything: dict[str, int], client: Cl
 def test_rows_that_nobody_may_edit_refuse_it_to_everybody(
     everything: dict[str, int], root: Client
 ) -> None:
-    for model in ("message", "attempt", "deadletter", "scheduled", "worker", "idempotency"):
+    for model in set(MODELS) - {"queue", "topic", "subscription"}:
         assert root.get(address(model, "add")).status_code == 403
         assert root.post(address(model, "change", everything[model]), {}).status_code == 403
         assert root.post(address(model, "delete", everything[model]), {}).status_code == 403

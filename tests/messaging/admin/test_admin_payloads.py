@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 from admin_pages import address, visible
 from django.db import connection
+from django.utils import timezone
+from rows import hold, keyed
 
-from messaging import send
+from messaging import publish, send
 from messaging.admin import payloads
-from messaging.models import Idempotency, Message, Queue
+from messaging.models import Delivery, Idempotency, Lane, Lease, Message, Queue, Subscription
 
 RIGHTS = ("view_message", "view_deadletter", "view_idempotency")
 DIGITS = "9" * 5_000
@@ -115,10 +117,39 @@ def test_a_message_says_where_its_dead_letters_are_and_what_failed(
     text = visible(root.get(address("message", "change", everything["message"])))
     assert "Dead letter of queue letters, held in letters.dlq." in text
     assert "0.250 s" in text
-    alive = Message.objects.exclude(pk=everything["message"]).get()
-    assert "no dead letter of it exists" in visible(
-        root.get(address("message", "change", alive.pk))
+    handled = send("letters", 1)
+    Delivery.objects.filter(message_id=handled).delete()
+    assert "no dead letter exists" in visible(root.get(address("message", "change", int(handled))))
+
+
+def test_a_message_says_where_it_waits(letters: Queue, topic: Any, root: Any) -> None:
+    def told(message_id: int) -> str:
+        return visible(root.get(address("message", "change", int(message_id))))
+
+    topic("letters.sent")
+    Subscription.objects.create(pattern="letters.sent", queue=letters)
+    assert "Ready on queue letters, delivery 1." in told(send("letters", 1))
+    assert "Ready on queue letters, delivery 1." in told(publish("letters.sent", 1))
+    assert "Scheduled for queue letters at" in told(send("letters", 1, delay=60))
+    (keyed_id,) = keyed("letters", 1, key="customer 7")
+    assert "Waits behind key customer 7 on queue letters, delivery 1." in told(keyed_id)
+    Lane.objects.update(parked_at=timezone.now())
+    assert "Waits behind key customer 7 on queue letters, which is parked since" in told(keyed_id)
+    Delivery.objects.all().delete()
+    hold(letters, worker="web/1")
+    held = Lease.objects.get()
+    assert "Of queue letters, held by web/1 until" in told(held.message_id)
+
+
+def test_a_message_shows_what_it_carries_and_which_one_caused_it(letters: Queue, root: Any) -> None:
+    cause = send("letters", 1, correlation_id="trace 5")
+    effect = Message.objects.create(
+        queue=letters, headers={}, causation_id=int(cause), correlation_id="trace 5", reply_to="me"
     )
+    page = root.get(address("message", "change", effect.pk))
+    assert "trace 5" in visible(page)
+    assert "Reply to: me" in visible(page)
+    assert f'href="{address("message", "change", int(cause))}"' in page.content.decode()
 
 
 def test_a_dead_letter_tells_why_and_after_which_attempts(
