@@ -84,7 +84,13 @@ def redrive(
     return done.count
 
 
-def redrive_queue(queue: Queue | str, *, by: Operator = "", using: str | None = None) -> int:
+def redrive_queue(
+    queue: Queue | str,
+    *,
+    to: Queue | str | None = None,
+    by: Operator = "",
+    using: str | None = None,
+) -> int:
     """Redrive the dead letters that are held in a queue or come from it; return how many moved."""
     found = find_queue(queue, using)
     connection = connection_for(using)
@@ -94,12 +100,14 @@ def redrive_queue(queue: Queue | str, *, by: Operator = "", using: str | None = 
             connection, found.pk, after=after, upto=upto, limit=BATCH
         )
     )
-    return redrive(ids, by=by, using=using)
+    return redrive(ids, to=to, by=by, using=using)
 
 
-def redrive_all(*, by: Operator = "", using: str | None = None) -> int:
+def redrive_all(
+    *, to: Queue | str | None = None, by: Operator = "", using: str | None = None
+) -> int:
     """Redrive every dead letter and return how many moved."""
-    return redrive(held_ids(connection_for(using), None), by=by, using=using)
+    return redrive(held_ids(connection_for(using), None), to=to, by=by, using=using)
 
 
 def held_ids(

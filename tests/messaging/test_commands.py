@@ -11,9 +11,10 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.utils import timezone
+from rows import hold, keyed
 
 from messaging import send, send_many
-from messaging.models import DeadLetter, Delivery, Queue, Scheduled
+from messaging.models import DeadLetter, Delivery, Lane, Queue, Scheduled
 
 pytestmark = pytest.mark.django_db
 
@@ -102,10 +103,18 @@ def test_queues_lists_what_waits_and_who_paused(letters: Queue, bury: Any) -> No
     bury(2)
     run("queues", "pause", "letters", "--reason", "gateway down")
     first, second = run("queues", "list", "letters", "letters.dlq").splitlines()[1:]
-    assert first.split()[:4] == ["letters", "3", "1", "2"]
+    assert first.split()[:5] == ["letters", "3", "0", "1", "2"]
     assert "paused by" in first
     assert first.endswith("gateway down")
-    assert second.split() == ["letters.dlq", "0", "0", "2", "running"]
+    assert second.split() == ["letters.dlq", "0", "0", "0", "2", "running"]
+
+
+def test_queues_counts_what_waits_behind_keys_and_what_is_held(letters: Queue) -> None:
+    hold(letters, 2)
+    keyed("letters", *range(3))
+    (facts,) = json.loads(run("queues", "list", "letters", "--json"))
+    assert (facts["ready"]["number"], facts["in_flight"]["number"]) == (3, 2)
+    assert run("queues", "list", "letters").splitlines()[1].split()[:3] == ["letters", "3", "2"]
 
 
 def test_queues_says_in_json_whether_a_count_is_exact(
@@ -129,6 +138,14 @@ def test_queues_pauses_and_resumes_by_name(letters: Queue) -> None:
     assert run("queues", "resume", "letters") == "Queue letters was not paused."
 
 
+def test_queues_disables_and_enables_by_name(letters: Queue) -> None:
+    assert run("queues", "disable", "letters") == "Queue letters accepts nothing now."
+    assert run("queues", "disable", "letters") == "Queue letters was disabled already."
+    assert "disabled by" in run("queues", "list", "letters")
+    assert run("queues", "enable", "letters") == "Queue letters accepts messages again."
+    assert run("queues", "enable", "letters") == "Queue letters was not disabled."
+
+
 def test_one_wrong_name_leaves_every_queue_as_it_is(letters: Queue) -> None:
     assert "Did you mean" in refused("queues", "pause", "letters", "lettrs")
     letters.refresh_from_db()
@@ -136,7 +153,13 @@ def test_one_wrong_name_leaves_every_queue_as_it_is(letters: Queue) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["pause"], ["resume", "letters", "--reason", "x"], ["pause", "a/b"]]
+    "args",
+    [
+        ["pause"],
+        ["resume", "letters", "--reason", "x"],
+        ["disable", "letters", "--reason", "x"],
+        ["pause", "a/b"],
+    ],
 )
 def test_queues_refuses_what_makes_no_sense(letters: Queue, args: list[str]) -> None:
     assert refused("queues", *args)
@@ -177,6 +200,13 @@ def test_purge_does_not_ask_with_yes(letters: Queue) -> None:
         "queue": "letters",
         "purged": 1,
     }
+
+
+def test_purge_deletes_what_waits_behind_keys_and_no_token(letters: Queue) -> None:
+    keyed("letters", *range(3))
+    assert run("purge", "letters", "--dry-run") == "Would delete 3 messages of queue letters."
+    assert run("purge", "letters", "--yes") == "Deleted 3 messages of queue letters."
+    assert not Delivery.objects.exists()
 
 
 def test_a_dry_purge_only_counts(letters: Queue) -> None:
@@ -255,3 +285,33 @@ def test_redrive_says_when_the_queue_is_gone(letters: Queue, bury: Any) -> None:
     (dead,) = bury(1)
     Queue.objects.filter(pk=letters.pk).delete()
     assert "no longer exists" in refused("redrive", "--id", str(dead))
+
+
+def test_redrive_moves_dead_letters_to_another_queue(
+    letters: Queue, bury: Any, queue: Callable[..., Queue]
+) -> None:
+    other = queue("other")
+    bury(2)
+    assert "Did you mean 'other'" in refused("redrive", "--all", "--to", "othr", "--yes")
+    assert "the one that holds them" in refused("redrive", "--all", "--to", "letters.dlq", "--yes")
+    assert run("redrive", "--all", "--to", "other", "--yes") == "Redrove 2 dead letters."
+    assert Delivery.objects.filter(queue=other).count() == 2
+
+
+# keys
+
+
+def test_keys_lists_what_is_parked_and_lets_it_go_on(letters: Queue) -> None:
+    keyed("letters", 1, 2, key="customer 7")
+    assert run("keys", "letters") == "No key is parked."
+    assert "neither is parked nor waits" in refused("keys", "letters", "--release", "customer 7")
+    Delivery.objects.all().delete()
+    Lane.objects.update(parked_at="2026-01-01T00:00Z", tokens=0)
+    assert run("keys", "letters") == ("customer 7  2 waiting, parked since 2026-01-01 00:00 UTC")
+    (facts,) = json.loads(run("keys", "letters", "--json"))
+    assert (facts["key"], facts["waiting"]["number"]) == ("customer 7", 2)
+    assert run("keys", "letters", "--release", "customer 7") == (
+        "Key customer 7 of queue letters goes on."
+    )
+    assert Delivery.objects.count() == 1
+    assert run("keys", "letters") == "No key is parked."

@@ -31,12 +31,14 @@ class Command(OperatorCommand):
         )
         which.add_argument("--queue", help="Those that a queue holds, or that come from it.")
         which.add_argument("--all", action="store_true", help="Every dead letter.")
+        parser.add_argument("--to", metavar="QUEUE", help="Another queue than each comes from.")
         parser.add_argument("--yes", action="store_true", help="Do not ask.")
         parser.add_argument("--dry-run", action="store_true", help="Only count.")
         super().add_arguments(parser)
 
     def carry_out(self, options: dict[str, Any]) -> None:
         ids, queue = options["ids"], options["queue"]
+        to = None if options["to"] is None else control.find_queue(options["to"], self.using)
         count = self._count(ids, queue)
         if options["dry_run"]:
             return self.answer(
@@ -45,11 +47,11 @@ class Command(OperatorCommand):
         if count and not ids and not options["yes"]:
             self.ask(f"This redrives {some(count, 'dead letter')}.", "yes")
         if ids:
-            moved = control.redrive(ids, by=self.by, using=self.using)
+            moved = control.redrive(ids, to=to, by=self.by, using=self.using)
         elif queue is not None:
-            moved = control.redrive_queue(queue, by=self.by, using=self.using)
+            moved = control.redrive_queue(queue, to=to, by=self.by, using=self.using)
         else:
-            moved = control.redrive_all(by=self.by, using=self.using)
+            moved = control.redrive_all(to=to, by=self.by, using=self.using)
         return self.answer(
             f"Redrove {moved:,} dead letter{'' if moved == 1 else 's'}.", {"redriven": moved}
         )
