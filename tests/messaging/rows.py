@@ -4,34 +4,21 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from messaging import send_many
+from messaging import send, send_many
 from messaging.engines import engine
 from messaging.messages import Delivered
-from messaging.models import Message, Queue
+from messaging.models import Queue
 from messaging.store import lanes, leases
 from messaging.store.configuration import policies
 
 
 def keyed(name: str, *bodies: Any, key: str = "a", kind: int = 0, join: bool = True) -> list[int]:
     """Send with an ordering key, or with a fairness key (kind 1); return the messages' ids."""
-    ids = [_keyed(name, body, kind, key) for body in bodies]
+    keys = {"fairness_key" if kind else "ordering_key": key}
+    ids = [int(send(name, body, **keys)) for body in bodies]
     if join and connection.in_atomic_block:
         lanes.join_now(connection)
     return ids
-
-
-def _keyed(name, body, kind, key):
-    queue = Queue.objects.get(name=name)
-    with transaction.atomic(), connection.cursor() as cursor:
-        m = Message.objects.create(
-            queue=queue, headers={}, body=body, **{"fairness_key" if kind else "ordering_key": key}
-        )
-        cursor.execute(
-            "INSERT INTO messaging_arrival (queue_id, kind, key, priority, message_id, attempt) "
-            "VALUES (%s, %s, %s, 0, %s, 1)",
-            [queue.pk, kind, key, m.pk],
-        )
-    return m.pk
 
 
 def hold(queue: Queue, count: int = 1, *, worker: str = "web", seconds: float = 60) -> list[int]:
