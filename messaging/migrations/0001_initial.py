@@ -1087,6 +1087,39 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Edit",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("message_id", models.BigIntegerField(verbose_name="message id")),
+                ("headers", models.JSONField(verbose_name="headers before")),
+                ("body", models.JSONField(null=True, verbose_name="body before")),
+                (
+                    "edited_by",
+                    models.CharField(blank=True, max_length=150, verbose_name="edited by"),
+                ),
+                (
+                    "edited_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        verbose_name="edited at",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "edit",
+                "verbose_name_plural": "edits",
+                "ordering": ["id"],
+                "indexes": [
+                    models.Index(fields=["message_id", "id"], name="messaging_edit_message")
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="Lane",
             fields=[
                 (
@@ -1202,7 +1235,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="scheduled",
-            index=models.Index(fields=["queue", "due_at"], name="messaging_scheduled_queue"),
+            index=models.Index(fields=["queue", "due_at", "id"], name="messaging_scheduled_queue"),
         ),
         migrations.AddIndex(
             model_name="scheduled",

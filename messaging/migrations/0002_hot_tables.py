@@ -3,14 +3,18 @@
 from django.db import migrations
 
 # The transaction that published a message: the live feed and replay order by it. Only topics are
-# read in this way, so messages sent to a queue pay for no entry.
+# read in this way, so messages sent to a queue pay for no entry. What a message has caused is found
+# by its id.
 LOG = """
     ALTER TABLE messaging_message
         ADD COLUMN transaction xid8 NOT NULL DEFAULT pg_current_xact_id();
     CREATE INDEX messaging_message_topic ON messaging_message (topic_id, transaction, id)
         WHERE topic_id IS NOT NULL;
+    CREATE INDEX messaging_message_cause ON messaging_message (causation_id)
+        WHERE causation_id IS NOT NULL;
 """
 LOG_BACK = """
+    DROP INDEX messaging_message_cause;
     DROP INDEX messaging_message_topic;
     ALTER TABLE messaging_message DROP COLUMN transaction;
 """

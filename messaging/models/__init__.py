@@ -11,7 +11,7 @@ from .configuration import (
     Topic,
     validate_delays,
 )
-from .history import Attempt, DeadLetter, Deduplication, Idempotency, Reason
+from .history import Attempt, DeadLetter, Deduplication, Edit, Idempotency, Reason
 from .waiting import Arrival, Delivery, Lane, LaneEntry, Lease, Message, Scheduled, Waiting
 from .workers import ActiveConsumer, RateLimit, Room, Stat, Worker
 
@@ -24,6 +24,7 @@ __all__ = [
     "DeadLetter",
     "Deduplication",
     "Delivery",
+    "Edit",
     "Idempotency",
     "Jitter",
     "Lane",

@@ -106,6 +106,25 @@ class Attempt(models.Model):
         return f"attempt {self.attempt} of message {self.message_id}"
 
 
+class Edit(models.Model):
+    """What a message said before an operator edited it, and who did."""
+
+    message_id = models.BigIntegerField(_("message id"))
+    headers = models.JSONField(_("headers before"))
+    body = models.JSONField(_("body before"), null=True)
+    edited_by = models.CharField(_("edited by"), max_length=150, blank=True)
+    edited_at = models.DateTimeField(_("edited at"), db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = _("edit")
+        verbose_name_plural = _("edits")
+        indexes = [models.Index(fields=["message_id", "id"], name="messaging_edit_message")]
+
+    def __str__(self) -> str:
+        return f"edit {self.pk} of message {self.message_id}"
+
+
 class Deduplication(models.Model):
     """The deduplication ids that count at present, and the message each stands for."""
 

@@ -103,7 +103,7 @@ class Scheduled(Waiting):
         verbose_name_plural = _("scheduled deliveries")
         indexes = [
             models.Index(fields=["due_at", "id"], name="messaging_scheduled_due"),
-            models.Index(fields=["queue", "due_at"], name="messaging_scheduled_queue"),
+            models.Index(fields=["queue", "due_at", "id"], name="messaging_scheduled_queue"),
             # The delays of one message; the tokens of lanes have the message 0.
             models.Index(fields=["message", "lane_id"], name="messaging_scheduled_message"),
         ]

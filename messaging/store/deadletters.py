@@ -90,7 +90,7 @@ def last_error(connection: BaseDatabaseWrapper, message_id: int, queue_id: int) 
     return rows[0][0] if rows else None
 
 
-# With the last that tells of a message, its failed attempts go.
+# With the last that tells of a message, its failed attempts and old versions go.
 DISCARD = """
     WITH discarded AS (
         DELETE FROM messaging_deadletter
@@ -103,6 +103,16 @@ DISCARD = """
     forgotten AS (
         DELETE FROM messaging_attempt AS attempt USING discarded
         WHERE attempt.message_id = discarded.message_id
+        AND NOT EXISTS (
+            SELECT FROM messaging_message AS message WHERE message.id = discarded.message_id)
+        AND NOT EXISTS (
+            SELECT FROM messaging_deadletter AS dead
+            WHERE dead.message_id = discarded.message_id
+            AND dead.id NOT IN (SELECT id FROM discarded))
+    ),
+    unedited AS (
+        DELETE FROM messaging_edit AS edit USING discarded
+        WHERE edit.message_id = discarded.message_id
         AND NOT EXISTS (
             SELECT FROM messaging_message AS message WHERE message.id = discarded.message_id)
         AND NOT EXISTS (

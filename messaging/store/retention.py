@@ -44,6 +44,11 @@ LOG = """
         DELETE FROM messaging_attempt AS attempt USING gone
         WHERE attempt.message_id = gone.id
         AND NOT EXISTS (SELECT FROM messaging_deadletter AS dead WHERE dead.message_id = gone.id)
+    ),
+    unedited AS (
+        DELETE FROM messaging_edit AS edit USING gone
+        WHERE edit.message_id = gone.id
+        AND NOT EXISTS (SELECT FROM messaging_deadletter AS dead WHERE dead.message_id = gone.id)
     )
     SELECT (SELECT count(*) FROM gone),
         (SELECT max(batch.id) FROM batch, horizon
