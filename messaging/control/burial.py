@@ -12,8 +12,7 @@ from ..store.connection import connection_for
 from ..store.taking import take
 from .batches import in_batches
 from .history import Operator, name_of, recorded
-from .purging import join_lanes
-from .queues import find_queue
+from .queues import find_queue, join_lanes
 
 
 def dead_letter(

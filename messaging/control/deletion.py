@@ -11,8 +11,8 @@ from ..store.depths import depths
 from .batches import in_batches
 from .deadletters import discard_batch, held_ids
 from .history import Done, Operator, recorded
-from .purging import ceiling, join_lanes, purged
-from .queues import find_queue, queues, tell_workers
+from .purging import ceiling, purged
+from .queues import find_queue, join_lanes, queues, tell_workers
 
 # How long to wait for transactions that are sending, seconds.
 LOCK_WAIT = 2.0

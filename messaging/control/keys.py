@@ -10,8 +10,7 @@ from ..store.connection import connection_for
 from ..store.parking import Parked
 from .batches import announced, in_batches
 from .history import Operator, recorded
-from .purging import join_lanes
-from .queues import find_queue
+from .queues import find_queue, join_lanes
 
 
 def parked(queue: Queue | str, *, limit: int = 1_000, using: str | None = None) -> list[Parked]:

@@ -6,12 +6,12 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..models import Queue
-from ..store import lanes, purging
+from ..store import purging
 from ..store.connection import connection_for
 from ..store.purging import Ceiling
 from .batches import BATCH
 from .history import Operator, recorded
-from .queues import find_queue
+from .queues import find_queue, join_lanes
 
 
 def purge(
@@ -45,12 +45,6 @@ def ceiling(using: str | None = None) -> Ceiling:
     connection = connection_for(using)
     join_lanes(connection)
     return purging.ceiling(connection)
-
-
-def join_lanes(connection: BaseDatabaseWrapper) -> None:
-    """Have what the caller's transaction has sent with a key wait in its lane already."""
-    if connection.in_atomic_block:
-        lanes.join_now(connection)
 
 
 def purged(

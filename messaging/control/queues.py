@@ -1,6 +1,7 @@
 """Pause and resume queues, and say whether they accept messages."""
 
 from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 
@@ -9,6 +10,7 @@ from ..engines import wakeup
 from ..exceptions import UnknownQueue
 from ..models import Queue
 from ..names import check_queue_name
+from ..store import lanes
 from ..store.connection import connection_for
 from ..store.depths import Depth, depths
 from ..store.publishing import known_names
@@ -80,7 +82,15 @@ def enable(queue: Queue | str, *, by: Operator = "", using: str | None = None) -
 def depth(queue: Queue | str, *, using: str | None = None) -> Depth:
     """Return how many messages a queue has; numbers are exact up to 10,000."""
     found = find_queue(queue, using)
-    return depths(connection_for(using), [found.pk])[found.pk]
+    connection = connection_for(using)
+    join_lanes(connection)
+    return depths(connection, [found.pk])[found.pk]
+
+
+def join_lanes(connection: BaseDatabaseWrapper) -> None:
+    """Have what the caller's transaction has sent with a key wait in its lane already."""
+    if connection.in_atomic_block:
+        lanes.join_now(connection)
 
 
 def tell_workers(using: str | None = None) -> None:

@@ -181,6 +181,7 @@ def _tiles(overview: Overview) -> Iterator[Tile]:
         label="Out",
         value=rate(flow.out_rate),
         unit="/s",
+        note=f"{flow.newly_expired:,} expired in 5 min" if flow.newly_expired else "",
         shape=curves.sparkline(_curve_label("Out", flow.acknowledged), flow.acknowledged),
     )
     yield Tile(
@@ -295,6 +296,8 @@ def _queue_line(queue: QueueFigures) -> QueueLine:
         state, badge = "paused", "paused"
     elif waits and not queue.consumers:
         state, badge = "danger", "no consumer"
+    elif queue.is_disabled:
+        state, badge = "paused", "disabled"
     elif queue.holds_dead_letters:
         badge = "dead letters"
     dead = queue.held if queue.holds_dead_letters else queue.dead

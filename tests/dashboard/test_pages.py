@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -13,8 +14,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from messaging import control, feed, publish, send, send_many
-from messaging.models import DeadLetter, Queue, Topic, Worker
+from messaging import control, feed, publish, receive, send, send_many
+from messaging.models import DeadLetter, Queue, Stat, Topic, Worker
 from messaging.store import figures
 
 PAGE = "/messaging/"
@@ -160,6 +161,38 @@ def test_the_page_shows_every_queue_and_what_needs_attention(
     assert "No worker is running" in page
     assert "python manage.py runworker" in page
     assert re.search(r"\d+ queues? · 1 thing needs attention", page)
+
+
+def test_the_page_shows_what_is_held_what_expired_and_who_accepts_nothing(
+    operator: Client, queue: Callable[..., Queue]
+) -> None:
+    invoices = queue("invoices")
+    send_many("invoices", range(2))
+    assert len(receive("invoices", limit=2)) == 2
+    send_many("invoices", range(3), ordering_key="customer 7")
+    assert control.depth(invoices)[:3] == (3, 0, 2)
+    control.disable(invoices)
+    Stat.objects.create(
+        queue=invoices, process="w", at=timezone.now() - timedelta(seconds=30), expired=4
+    )
+    Worker.objects.create(
+        name="w",
+        host="h",
+        pid=1,
+        version="1",
+        queues=["invoices"],
+        threads=1,
+        running={},
+        handled=0,
+        failed=0,
+        state="running",
+        started_at=timezone.now(),
+        seen_at=timezone.now(),
+    )
+    page = operator.get(PAGE)
+    (line,) = [each for each in page.context["page"].queues if each.figures.name == "invoices"]
+    assert (line.ready, line.figures.in_flight, line.badge) == ("3", 2, "disabled")
+    assert "4 expired in 5 min" in page.content.decode()
 
 
 def test_a_new_installation_explains_the_next_step(operator: Client) -> None:
@@ -350,8 +383,17 @@ def test_a_page_reads_few_rows_however_many_messages_wait(
     queue("invoices")
     send_many("invoices", range(20_000))
     send_many("invoices", range(20_000), delay=60)
+    send_many("invoices", range(20_000), ordering_key="customer 7")
+    control.depth("invoices")
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE messaging_message, messaging_delivery, messaging_scheduled")
+        cursor.execute(
+            """INSERT INTO messaging_laneentry (queue_id, lane_id, priority, message_id, attempt)
+            SELECT queue_id, -message_id, 0, message_id, 1 FROM messaging_scheduled"""
+        )
+        cursor.execute(
+            "ANALYZE messaging_message, messaging_delivery, messaging_scheduled, "
+            "messaging_laneentry, messaging_lease"
+        )
         before = rows_read(cursor)
         operator.get(PAGE)
         assert rows_read(cursor) - before < 1_000
@@ -363,6 +405,6 @@ def rows_read(cursor: Any) -> int:
         SELECT sum(pg_stat_get_xact_tuples_returned(relation)) FROM (
             SELECT indrelid FROM pg_index UNION SELECT indexrelid FROM pg_index
         ) AS relations (relation)
-        WHERE relation::regclass::text ~ '^messaging_(message|delivery|scheduled)'
+        WHERE relation::regclass::text ~ '^messaging_(message|delivery|scheduled|lane|lease)'
     """)
     return int(cursor.fetchone()[0])
