@@ -38,9 +38,13 @@ def dead_letter(
     )
 
     def bury_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
+        # A dead letter says how often it was delivered, and not which delivery would be next.
+        taken = [
+            each._replace(attempt=each.attempt - 1) for each in take(connection, found.pk, batch)
+        ]
         outcomes = [
             Outcome(delivered, Settlement.DEAD, reason=Reason.MANUAL.value, failure=failure)
-            for delivered in take(connection, found.pk, batch)
+            for delivered in taken
         ]
         if outcomes:
             deadletters.bury(connection, outcomes)

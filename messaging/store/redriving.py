@@ -109,16 +109,6 @@ REDRIVE: Any = """
     UNION ALL
     SELECT queue_id, priority, NULL, count(*) FROM entry GROUP BY queue_id, priority
 """.replace("{home}", HOME)
-# What comes back takes room that senders were promised: they have to count again.
-RECOUNT: Any = """
-    UPDATE messaging_room SET free = 0 WHERE queue_id = ANY (ARRAY(
-        SELECT room.queue_id FROM messaging_room AS room
-        WHERE room.queue_id IN (
-            SELECT coalesce(%(to)s::bigint, dead.origin_id) FROM messaging_deadletter AS dead
-            WHERE dead.id = ANY (%(ids)s::bigint[]))
-        ORDER BY room.queue_id FOR UPDATE OF room
-    ))
-"""
 
 
 def redrive(connection: BaseDatabaseWrapper, ids: Sequence[int], to: int | None = None) -> Rows:
@@ -129,7 +119,6 @@ def redrive(connection: BaseDatabaseWrapper, ids: Sequence[int], to: int | None 
     params = {"ids": list(ids), "to": to}
     with transaction.atomic(using=connection.alias, savepoint=False):
         keep_log(connection)
-        run(connection, RECOUNT, params)
         return run(connection, REDRIVE, params)
 
 

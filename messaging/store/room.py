@@ -156,7 +156,9 @@ def _drop(connection: BaseDatabaseWrapper, queue: Short, number: int) -> int:
             traceback="",
             fingerprint="",
         )
-        deadletters.bury(connection, [_dead(queue, failure, *row) for row in rows])
+        dead = [_dead(queue, failure, *row) for row in rows]
+        deadletters.bury(connection, dead)
+        deadletters.record_attempts(connection, dead, "")
     return len(rows)
 
 

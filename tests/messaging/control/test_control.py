@@ -9,11 +9,21 @@ from control_rows import bury, holding, waiting
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.utils import timezone
 from rows import hold
 
-from messaging import InvalidMessage, UnknownQueue, cancel, control, publish, send, send_many
+from messaging import (
+    InvalidMessage,
+    UnknownQueue,
+    cancel,
+    consumer,
+    control,
+    publish,
+    send,
+    send_many,
+)
 from messaging.engines import wakeup
-from messaging.exceptions import OperationRefused, QueueDisabled
+from messaging.exceptions import OperationRefused, QueueDisabled, QueueFull
 from messaging.models import (
     Attempt,
     DeadLetter,
@@ -26,6 +36,7 @@ from messaging.models import (
     Topic,
 )
 from messaging.store import depths, redriving
+from messaging.testing import drain
 
 pytestmark = pytest.mark.django_db
 
@@ -265,6 +276,32 @@ def test_a_redriven_dead_letter_waits_on_its_queue_again_under_its_old_id(
     assert arrivals == [wakeup.Arrival(queue.pk, 4, delivery.pk)]
 
 
+def test_a_redriven_dead_letter_has_the_whole_time_of_its_queue_before_it_expires(
+    queue: Queue,
+) -> None:
+    Queue.objects.filter(pk=queue.pk).update(message_ttl=3600)
+    ids = bury(queue)
+    assert control.redrive(ids) == 1
+    left = Delivery.objects.get().expires_at - timezone.now()
+    assert 3500 < left.total_seconds() <= 3600
+
+
+def test_a_redriven_dead_letter_keeps_what_its_message_carried(queue: Queue) -> None:
+    carried = {"correlation_id": "trace 5", "causation_id": 7, "reply_to": "answers"}
+    ids = bury(queue, **carried)
+    Message.objects.all().delete()
+    control.redrive(ids)
+    assert Message.objects.values(*carried).get() == carried
+
+
+def test_redriven_dead_letters_take_up_room_on_a_queue_that_may_be_full(queue: Queue) -> None:
+    Queue.objects.filter(pk=queue.pk).update(max_length=3)
+    send("letters", 1)
+    control.redrive(bury(queue, 2))
+    with pytest.raises(QueueFull, match="'letters' is full"):
+        send("letters", 2)
+
+
 def test_redriving_twice_moves_once(queue: Queue) -> None:
     ids = bury(queue, 2)
     assert control.redrive(ids) == 2
@@ -400,22 +437,41 @@ def test_messages_that_wait_become_dead_letters_by_hand_with_the_reason_given(
         (ready, "manual", "obsolete"),
         (later, "manual", "obsolete"),
     }
-    assert DeadLetter.objects.get(message_id=ready).queue == queue.dead_letter_queue
+    dead = DeadLetter.objects.get(message_id=ready)
+    assert (dead.queue, dead.attempts) == (queue.dead_letter_queue, 0)
     assert list(Delivery.objects.values_list("message_id", flat=True)) == [kept]
     assert not Scheduled.objects.exists()
     assert LogEntry.objects.get().get_change_message() == "Messages dead-lettered: 2."
 
 
+@pytest.mark.usefixtures("declared")
 def test_each_death_of_a_message_is_kept_in_its_history(queue: Queue) -> None:
+    Queue.objects.filter(pk=queue.pk).update(
+        max_length=1, overflow="dead_letter_oldest", dead_letter_expired=True, max_deliveries=1
+    )
+
+    @consumer("letters")
+    def fail(message: Any) -> None:
+        raise RuntimeError("no such letter")
+
     message_id = send("letters", 1)
-    for reason in ("first", "second"):
-        control.dead_letter(queue, [message_id], reason=reason, by="olga")
-        control.redrive_all()
+    send("letters", 2)
+    control.purge(queue)
+    control.redrive_all()
+    Delivery.objects.update(expires_at="2020-01-01T00:00Z")
+    drain("letters")
+    control.redrive_all()
+    control.dead_letter(queue, [message_id], reason="by hand", by="olga")
+    control.redrive_all()
+    drain("letters")
     deaths = Attempt.objects.filter(message_id=message_id).order_by("pk")
-    assert list(deaths.values_list("outcome", "description", "worker")) == [
-        ("manual", "first", "olga"),
-        ("manual", "second", "olga"),
+    assert list(deaths.values_list("outcome", "attempt", "error")) == [
+        ("max_length", 0, "QueueFull"),
+        ("expired", 1, "Expired"),
+        ("manual", 0, ""),
+        ("max_deliveries", 1, "RuntimeError"),
     ]
+    assert DeadLetter.objects.get().message_id == message_id
 
 
 # leases

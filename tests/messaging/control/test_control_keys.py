@@ -1,6 +1,6 @@
 """Operators' verbs on what waits behind ordering keys: order is kept, and no token is lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,26 +10,13 @@ from django.db import connection, transaction
 from rows import keyed
 
 from messaging import Reject, consumer, control, send
-from messaging.consuming import declarations
 from messaging.engines import wakeup
 from messaging.exceptions import OperationRefused
 from messaging.models import DeadLetter, Delivery, Lane, LaneEntry, Queue, Scheduled
 from messaging.store import lanes, redriving
 from messaging.testing import drain
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def declared() -> Iterator[None]:
-    known = (declarations.consumers, declarations.queues, declarations.topics)
-    before = [dict(each) for each in known]
-    for each in known:
-        each.clear()
-    yield
-    for each, kept in zip(known, before, strict=True):
-        each.clear()
-        each.update(kept)
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("declared")]
 
 
 @pytest.fixture
@@ -177,10 +164,12 @@ def test_a_released_key_goes_on_without_the_dead_letter(
         assert control.release_key(parking, "a", by=operator)
     token = Delivery.objects.get()
     assert arrivals == [wakeup.Arrival(parking.pk, 0, token.pk)]
+    keyed("letters", 3)
+    assert Delivery.objects.get() == token
     assert not control.release_key(parking, "a")
     assert not control.release_key(parking, "no such key\0")
     drain("letters")
-    assert handled == [1, 2]
+    assert handled == [1, 2, 3]
     assert nothing_left()
 
 
@@ -285,6 +274,19 @@ def test_a_dead_letter_redriven_to_another_queue_waits_behind_its_key_there(
 
     drain("other")
     assert drained == [1, "poison"]
+
+
+def test_a_dead_letter_of_another_queue_does_not_let_a_parked_key_go_on(
+    parking: Queue, handled: list[Any]
+) -> None:
+    other = Queue.objects.create(name="other")
+    control.dead_letter(other, keyed("other", "stray"))
+    ids = DeadLetter.objects.filter(origin=other).values_list("pk", flat=True)
+    assert control.redrive(ids, to=parking) == 1
+    (found,) = control.parked(parking)
+    assert found.waiting == 3
+    drain("letters")
+    assert handled == []
 
 
 def test_dead_letters_are_not_redriven_to_the_queue_that_holds_them(parking: Queue) -> None:
