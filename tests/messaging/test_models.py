@@ -42,7 +42,17 @@ class TestQueues:
             ("backoff_delays", [float("nan")], "nan is no delay"),
             ("backoff_delays", [-1], "-1 is no delay"),
             ("jitter", "half", "not a valid choice"),
-            ("retention", 59, "greater than or equal to 60"),
+            ("retention", -1, "greater than or equal to 0"),
+            ("retention", "7d", "must be an integer"),
+            ("message_ttl", 0, "greater than or equal to 0.001"),
+            ("visibility_timeout", 43_201, "less than or equal to 43200"),
+            ("max_length", 0, "greater than or equal to 1"),
+            ("overflow", "explode", "not a valid choice"),
+            ("rate_limit", 0, "greater than or equal to 0.001"),
+            ("key_rate_limit", 10**7, "less than or equal to 1000000"),
+            ("concurrency_limit", 0, "greater than or equal to 1"),
+            ("weight", 101, "less than or equal to 100"),
+            ("on_failure", "panic", "not a valid choice"),
             ("deduplication_window", -1, "greater than or equal to 0"),
         ],
     )
@@ -64,10 +74,24 @@ class TestQueues:
         with pytest.raises(ValidationError, match="list of delays"):
             Queue(name="letters", backoff_delays=delays).clean()
 
-    @pytest.mark.parametrize("field", ["backoff_base", "backoff_cap"])
-    def test_no_back_off_is_not_a_number(self, field):
-        with pytest.raises(ValidationError, match="number of seconds"):
-            Queue(name="letters", **{field: float("nan")}).clean()
+    @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "backoff_base",
+            "backoff_cap",
+            "message_ttl",
+            "visibility_timeout",
+            "rate_limit",
+            "key_rate_limit",
+        ],
+    )
+    def test_no_time_and_no_rate_is_endless_or_not_a_number(self, field, value):
+        with pytest.raises(ValidationError, match="Use a finite number"):
+            Queue(name="letters", **{field: float(value)}).clean()
+
+    def test_without_retention_a_queue_keeps_nothing(self):
+        Queue(name="letters", retention=0).full_clean()
 
     def test_a_list_of_delays_is_needed_for_the_back_off_list(self):
         with pytest.raises(ValidationError, match="needs its delays"):
@@ -214,8 +238,8 @@ class TestBindings:
     def test_raw_sql_binds_as_well(self, queue):
         billing = queue("billing")
         execute(
-            "INSERT INTO messaging_topic (name, description, retention, deduplication_window) "
-            "VALUES ('orders.placed', '', 60, 0)"
+            "INSERT INTO messaging_topic (name, description, retention, deduplication_window, "
+            "content_based_deduplication) VALUES ('orders.placed', '', 60, 0, false)"
         )
         execute(
             "INSERT INTO messaging_subscription (pattern, queue_id, is_active, description) "
