@@ -26,6 +26,9 @@ MAX_LEASE = 43_200
 HARD_MARGIN = 10.0
 
 
+TOPIC_POLICIES = {"retention", "deduplication_window", "content_based_deduplication"}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Consumer:
     """The function that handles a queue's messages, and how it wants to be called.
@@ -169,9 +172,13 @@ def declare_queue(name: str, *, description: str = "", **policies: Any) -> None:
 
 
 def declare_topic(name: str, *, description: str = "", **policies: Any) -> None:
-    """Declare a topic that code publishes to (``retention``, ``deduplication_window``)."""
+    """Declare a topic that code publishes to.
+
+    ``policies`` are its ``retention``, ``deduplication_window`` and
+    ``content_based_deduplication``, as initial values.
+    """
     check_topic_name(name)
-    if unknown := policies.keys() - {"retention", "deduplication_window"}:
+    if unknown := policies.keys() - TOPIC_POLICIES:
         raise ValueError(f"Topic {name!r}: unknown policy {', '.join(sorted(unknown))}.")
     initial = declarations.topics.setdefault(name, {})
     initial.update(policies)
