@@ -1,6 +1,6 @@
 """Test: run consumers on the real SQL, in the test's own transaction."""
 
-from . import maintenance
+from . import leasing, maintenance
 from .store import lanes
 from .store.connection import connection_for
 from .sync import synchronise
@@ -23,6 +23,7 @@ def drain(*queues: str, using: str | None = None) -> int:
     runner = Runner(consumers, configuration, using=using, name="drain", drain=True)
     total = 0
     for _ in range(MAX_ROUNDS):
+        leasing.sweep_expired(using)
         maintenance.promote_due(using)
         lanes.join_now(connection_for(using))
         done = runner.run_round()

@@ -6,11 +6,12 @@ is ready again as if it had never been tried. Here it becomes a failed attempt.
 
 import logging
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from django.db import DatabaseError, InterfaceError, connections, transaction
 
-from .. import signals
+from .. import leasing, signals
 from ..acknowledgement import outcome_of_death, settle
 from ..engines import engine
 from ..messages import Delivered, Outcome, Settlement
@@ -50,9 +51,11 @@ class Casualties:
         self._slots = slots
         self._using = using
         self._pending: list[Casualty] = []
+        # Dead processes whose event loops may have held messages, to how they died; None: spared.
+        self._holders: dict[str, str | None] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._pending)
+        return bool(self._pending or self._holders)
 
     @property
     def slots(self) -> set[int]:
@@ -83,14 +86,41 @@ class Casualties:
             self._slots.clear(slot)
         return overdue
 
+    def add_holder(self, exit_code: int | None, worker: str, *, spared: bool) -> None:
+        """Take note of a dead process, under whose name its event loop holds what it was running.
+
+        ``spared``: it was killed because of a message that a thread was running.
+        """
+        self._holders[worker] = None if spared else _how(exit_code)
+
     def settle(self) -> None:
         """Count those whose deliveries can be taken now; the others wait for the next call."""
         try:
             self._pending = [each for each in self._pending if not self._settle(each)]
+            # After those of its threads, each of which is judged by itself.
+            for worker in self._holders.keys() - {each.worker for each in self._pending}:
+                self._settle_holder(worker)
         except (DatabaseError, InterfaceError) as error:
             logger.warning("Casualties not counted yet error=%s", signals.printable(error, 200))
         finally:
             # The next process is forked from here and must not inherit a connection.
+            connections.close_all()
+
+    def _settle_holder(self, worker: str) -> None:
+        how = self._holders[worker]
+        if how is None:
+            leasing.release_all([worker], self._using)
+        else:
+            leasing.count_deaths([worker], how, self._using)
+        del self._holders[worker]
+
+    def release(self, workers: Sequence[str]) -> None:
+        """Give back, uncounted, what processes held that were told to end at once."""
+        try:
+            leasing.release_all(workers, self._using)
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning("Leases not given back yet error=%s", signals.printable(error, 200))
+        finally:
             connections.close_all()
 
     def _settle(self, casualty: Casualty) -> bool:

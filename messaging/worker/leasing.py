@@ -7,30 +7,31 @@ was stopped or cut off for longer than its lease, rolls them back and goes on.
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.db import DatabaseError, InterfaceError, OperationalError, transaction
 
 from .. import leasing, signals
 from ..acknowledgement import outcome_of
 from ..exceptions import LeaseLost, NotSupported
-from ..handling import TransactionLost, handle_leased, is_conflict
+from ..handling import Handled, TransactionLost, handle_leased, is_conflict
 from ..messages import Message, Outcome
 from ..settling import Lease, Seconds
 from ..store import leases
 from ..store import limits as places
 from ..store.connection import connection_for
+from .coroutines import call_all
 from .heart import Heart
 from .limits import Limits
 from .losses import INNOCENT_LOSSES, is_answer
+from .transacting import PLACE_WAIT, Transactor
 from .work import Work
 
 logger = logging.getLogger("messaging")
 
-# How soon to look again when other workers have taken all the places of a queue, seconds.
-PLACE_WAIT = 0.1
 SHORTEST = 1.0
 FIRST_RECONNECT = 0.1
 LAST_RECONNECT = 3.0
@@ -114,49 +115,65 @@ def _room(work: Work, limit: int, worker: str, using: str | None) -> int:
     return min(limit, places.free_leases(connection, policy.id, policy.concurrency_limit))
 
 
-@dataclass(kw_only=True)
-class Leaseholder:
-    """Runs the leased consumers of one thread, a message at a time."""
+class Leaseholder(Transactor):
+    """What one thread does with messages that it holds, beside those it need not hold."""
 
-    worker: str
-    using: str | None
-    # None in a test, where nothing lasts long enough.
-    heart: Heart | None
-    thorough: bool
-    starting: Callable[[Work, Message], None]
-    joining: Callable[[Message], AbstractContextManager[None]]
-    waiting: Callable[[float], object]
-    go_on: Callable[[], bool]
+    def __init__(self, *, heart: Heart | None, **options: Any) -> None:
+        super().__init__(**options)
+        # None in a test, where nothing lasts long enough.
+        self._heart = heart
 
-    def serve(self, work: Work, limits: Limits | None) -> list[Outcome]:
-        """Claim and handle the next message; return what was settled."""
+    def transact(self, work: Work, limits: Limits | None, limit: int) -> list[Outcome]:
+        """Handle up to ``limit`` messages in the way of their consumer; return the outcomes."""
+        if not work.consumer.is_leased:
+            return super().transact(work, limits, limit)
         messages, outcomes = claim(
-            work, 1, limits, worker=self.worker, using=self.using, thorough=self.thorough
+            work, limit, limits, worker=self._name, using=self._using, thorough=self._thorough
         )
-        for message in messages:
-            message.lease = HandlersLease(message, work.source.policy, self.worker, self.using)
-            outcome = self._handle(work, message)
-            if outcome is not None:
-                outcomes.append(outcome)
-        return outcomes
-
-    def _handle(self, work: Work, message: Message) -> Outcome | None:
-        heart = self.heart
-        beating = heart.beating(message.delivery, seconds_of(work)) if heart else nullcontext()
-        with beating, self.joining(message):
-            self.starting(work, message)
+        self.claimed = bool(messages or outcomes)
+        if not messages:
+            return outcomes
+        with ExitStack() as ends:
+            for message in messages:
+                if self._heart is not None:
+                    ends.enter_context(self._heart.beating(message.delivery, seconds_of(work)))
+            if self._company is not None:
+                ends.enter_context(self._join(self._company, messages[0]))
+            self._tally.started(work.consumer.queue, len(messages))
             try:
-                return self._bring_to_an_end(work, message)
+                handle = self._handle_at_once if work.consumer.is_async else self._handle_each
+                return outcomes + handle(work, messages)
+            finally:
+                self._tally.finished(work.consumer.queue, len(messages))
+
+    def _handle_at_once(self, work: Work, messages: Sequence[Message]) -> list[Outcome]:
+        """Run an async consumer until all of its messages have ended."""
+        for message in messages:
+            message.lease = Lease(message, work.source.policy, self._name, self._using)
+        handled = async_to_sync(call_all)(work.consumer, messages)
+        return settle_handled(work, handled, worker=self._name, using=self._using)
+
+    def _handle_each(self, work: Work, messages: Sequence[Message]) -> list[Outcome]:
+        outcomes = []
+        for message in messages:
+            message.lease = HandlersLease(message, work.source.policy, self._name, self._using)
+            hard = work.consumer.hard_timeout
+            deadline = 0.0 if hard is None else time.monotonic() + hard
+            self._slots.start(self._slot, message.delivery, deadline)
+            try:
+                outcome = self._bring_to_an_end(work, message)
             except LeaseLost:
-                report_lost(message, self.worker)
-                return None
+                report_lost(message, self._name)
+            else:
+                outcomes += [outcome] if outcome is not None else []
+        return outcomes
 
     def _bring_to_an_end(self, work: Work, message: Message) -> Outcome | None:
         """Handle until that comes to something: what the database undid is done again."""
         policy = work.source.policy
         for losses in range(1, INNOCENT_LOSSES + 1):
             try:
-                return self._transact(work, message)
+                return self._handle_one(work, message)
             except Failed as failed:
                 outcome = outcome_of(policy, message, failed.error, failed.duration)
             except TransactionLost as lost:
@@ -168,9 +185,9 @@ class Leaseholder:
             return self._settle(work, outcome)
         return None
 
-    def _transact(self, work: Work, message: Message) -> Outcome:
+    def _handle_one(self, work: Work, message: Message) -> Outcome:
         """Handle, end the lease and commit; raise what rolled it back."""
-        connection = connection_for(self.using)
+        connection = connection_for(self._using)
         handled = None
         try:
             with transaction.atomic(using=connection.alias):
@@ -192,7 +209,7 @@ class Leaseholder:
         assert outcome.message is not None  # noqa: S101
         while True:
             try:
-                with transaction.atomic(using=connection_for(self.using).alias):
+                with transaction.atomic(using=connection_for(self._using).alias):
                     self._end(work, outcome)
                 return outcome
             except (OperationalError, InterfaceError) as error:
@@ -201,15 +218,15 @@ class Leaseholder:
 
     def _end(self, work: Work, outcome: Outcome) -> None:
         """End the lease and settle, in this transaction; raise LeaseLost when it is too late."""
-        held = leasing.settle_held(work.source, [outcome], self.worker, using=self.using)
+        held = leasing.settle_held(work.source, [outcome], self._name, using=self._using)
         if not held:
             raise LeaseLost(outcome.delivered.message_id)
 
     def _is_still_held(self, message: Message, error: BaseException) -> bool:
         """Get a usable connection and look whether the lease was settled or lost meanwhile."""
         wait = FIRST_RECONNECT
-        while self.go_on():
-            connection = connection_for(self.using)
+        while self._go_on():
+            connection = connection_for(self._using)
             try:
                 if is_conflict(error):
                     time.sleep(random.uniform(0, 0.02))  # noqa: S311 - lets the winner finish
@@ -217,18 +234,18 @@ class Leaseholder:
                     connection.close_if_unusable_or_obsolete()
                 if leases.is_held(connection, message.delivery):
                     return True
-                report_lost(message, self.worker)
+                report_lost(message, self._name)
                 return False
             except (OperationalError, InterfaceError) as lost:
                 error = lost
                 logger.warning(
                     "Worker reconnects worker=%s in=%.1f error=%s",
-                    self.worker,
+                    self._name,
                     wait,
                     signals.printable(lost, 200),
                 )
                 connection.close()
-                self.waiting(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects
+                self._pause(wait * random.uniform(0.5, 1))  # noqa: S311 - spreads reconnects
                 wait = min(wait * 2, LAST_RECONNECT)
         return False
 
@@ -236,7 +253,7 @@ class Leaseholder:
 def report_lost(message: Message, worker: str) -> None:
     """Log that a message was settled by another, or its lease ended, before it was handled."""
     logger.warning(
-        "Message lost its lease, effects rolled back id=%s queue=%s attempt=%s worker=%s",
+        "Message lost its lease and is not settled id=%s queue=%s attempt=%s worker=%s",
         message.id,
         message.queue,
         message.attempt,
@@ -244,9 +261,17 @@ def report_lost(message: Message, worker: str) -> None:
     )
 
 
-def release(messages: Sequence[Message], work: Work, worker: str, using: str | None) -> None:
-    """Give back messages that nobody has run, uncounted."""
-    connection = connection_for(using)
-    delivered = [message.delivery for message in messages]
-    with transaction.atomic(using=connection.alias):
-        leasing.settle_held(work.source, [], worker, using=using, released=delivered)
+def settle_handled(
+    work: Work, handled: Sequence[Handled], *, worker: str, using: str | None
+) -> list[Outcome]:
+    """Settle what async handlers came to; return what was not settled before or lost."""
+    policy = work.source.policy
+    outcomes = [outcome_of(policy, each.message, each.error, each.duration) for each in handled]
+    with transaction.atomic(using=connection_for(using).alias):
+        ended = leasing.settle_held(work.source, outcomes, worker, using=using)
+    for each in handled:
+        lease = each.message.lease
+        settled_itself = isinstance(lease, Lease) and lease.is_settled
+        if each.message.delivery.token not in ended and not settled_itself:
+            report_lost(each.message, worker)
+    return [outcome for outcome in outcomes if outcome.delivered.token in ended]

@@ -32,6 +32,8 @@ class Pace:
         self._declared = transaction_size
         self._most = batch
         self._batch = 1 if careful or batch is None else batch
+        # Messages of a batch that has failed, and that were not in one that has not.
+        self._suspects = 0
         self._shared = 1
         self._without_sql = 0
         self._trust_after = TRUST_AFTER
@@ -47,7 +49,8 @@ class Pace:
         return self._declared or self._shared
 
     def narrow(self, count: int) -> None:
-        """Make the next batch half as large as the one of ``count`` messages that has failed."""
+        """Take the next batches from the halves of one of ``count`` messages that has failed."""
+        self._suspects = count
         self._batch = max(1, count // 2)
 
     def isolate(self, count: int) -> None:
@@ -58,8 +61,7 @@ class Pace:
         """Take account of what the last transaction showed."""
         self._alone = max(0, self._alone - len(handled))
         if self._most is not None:
-            if handled and (len(handled) > 1 or handled[0].error is None):
-                self._batch = min(self._batch * 2, self._most)
+            self._widen(handled)
             return
         if self._declared is not None or not handled:
             return
@@ -76,3 +78,11 @@ class Pace:
         if self._without_sql >= self._trust_after:
             fitting = int(TIME_BUDGET / max(self._average, 1e-6))
             self._shared = max(1, min(self._shared * 2, fitting, MAX_SHARED))
+
+    def _widen(self, handled: Sequence[Handled]) -> None:
+        """Make the next batch larger after one that has not failed, and halve what is suspect."""
+        self._suspects = max(0, self._suspects - len(handled))
+        if self._suspects:
+            self._batch = max(1, self._suspects // 2)
+        elif len(handled) > 1 or (handled and handled[0].error is None):
+            self._batch = min(self._batch * 2, self._most or 1)

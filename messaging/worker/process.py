@@ -19,15 +19,17 @@ from django.db import DatabaseError, InterfaceError, connections
 
 import messaging
 
-from .. import maintenance, signals
+from .. import leasing, maintenance, signals
 from ..consuming import Consumer
 from ..engines import wakeup
 from ..store import workers
 from ..store.connection import connection_for
 from .allowance import Allowance
+from .asynchronous import AsyncRunner
 from .bell import Bell
 from .company import Company
 from .configuration import Configuration
+from .heart import Heart
 from .listener import Listener
 from .memory import resident_bytes
 from .pulses import Pulses
@@ -45,6 +47,7 @@ CONFIGURE_EVERY = 1.0
 COUNT_EVERY = 1.0
 BEAT_EVERY = 3.0
 DUE_EVERY = 1.0
+SWEEP_EVERY = 1.0
 RETRY_DUE = 0.1
 PRUNE_EVERY = 3600.0
 
@@ -63,6 +66,16 @@ class Options:
     name: str | None = None
     health: tuple[str, int] | None = None
     using: str | None = None
+
+    def shared_out(self) -> tuple[list[Consumer], list[Consumer]]:
+        """Return the consumers that threads run, and those that an event loop runs.
+
+        A drain or a limited number of messages has the threads run all: they know when it is over.
+        """
+        if self.drain or self.max_messages is not None:
+            return list(self.consumers), []
+        in_a_loop = [consumer for consumer in self.consumers if consumer.is_async]
+        return [consumer for consumer in self.consumers if not consumer.is_async], in_a_loop
 
     def process_name(self, pid: int | None) -> str:
         """Return the name under which a process gives signs of life."""
@@ -93,9 +106,11 @@ class Process:
         self._tally = Tally()
         self._configuration = Configuration(options.consumers, options.using)
         company = Company() if len(slot_numbers) > 1 else None
-        self._runners = [
+        self._heart = Heart(options.using, self.name)
+        here, in_a_loop = options.shared_out()
+        self._runners: list[Runner | AsyncRunner] = [
             Runner(
-                options.consumers,
+                here,
                 self._configuration,
                 using=options.using,
                 name=self.name,
@@ -104,10 +119,22 @@ class Process:
                 tally=self._tally,
                 allowance=allowance.of_slot(slot),
                 company=company,
+                heart=self._heart,
                 drain=options.drain,
             )
             for slot in slot_numbers
+            if here
         ]
+        if in_a_loop:
+            loop = AsyncRunner(
+                in_a_loop,
+                self._configuration,
+                using=options.using,
+                name=self.name,
+                heart=self._heart,
+                tally=self._tally,
+            )
+            self._runners.append(loop)
         self._threads: list[threading.Thread] = []
         self._broken: BaseException | None = None
         self._bell = Bell()
@@ -115,7 +142,7 @@ class Process:
         self._stop_at: float | None = None
         self._retiring = False
         self._has_beaten = False
-        self._due_at = dict.fromkeys(("configure", "count", "beat", "promote"), 0.0)
+        self._due_at = dict.fromkeys(("configure", "count", "beat", "sweep", "promote"), 0.0)
         # Spread over the workers, and never at the start of all of them.
         self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
 
@@ -144,6 +171,8 @@ class Process:
             thread.daemon = True
             self._threads.append(thread)
             thread.start()
+        if any(consumer.is_leased for consumer in self._options.consumers):
+            self._heart.start()
         signals.worker_started.send_robust(type(self), name=self.name)
         while any(thread.is_alive() for thread in self._threads):
             self._check_end()
@@ -152,6 +181,7 @@ class Process:
             self._keep_house()
             self._bell.wait(self._pause())
         listener.stop()
+        self._heart.stop()
         self._sign_off()
 
     def _check_end(self) -> None:
@@ -190,7 +220,7 @@ class Process:
             for runner in self._runners:
                 runner.stop()
 
-    def _run_runner(self, runner: Runner) -> None:
+    def _run_runner(self, runner: Runner | AsyncRunner) -> None:
         try:
             runner.run()
         except BaseException as error:
@@ -229,7 +259,13 @@ class Process:
         for slot in self._slot_numbers:
             self._slots.clear(slot)
         logger.warning("Worker abandons what it was handling worker=%s", self.name)
+        self._release()
         os._exit(0)
+
+    def _release(self) -> None:
+        """Give back what is held under a lease, uncounted; if that fails the leases end in time."""
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            leasing.release_all([self.name], self._options.using)
 
     def _arrived(self, arrivals: Sequence[wakeup.Arrival]) -> None:
         for runner in self._runners:
@@ -260,6 +296,8 @@ class Process:
                 self._configuration.refresh()
                 if expired:
                     self._arrived([])
+            if self._is_due("sweep", SWEEP_EVERY) and leasing.sweep_expired(self._options.using):
+                self._due_at["promote"] = 0.0
             if self._is_due("promote", DUE_EVERY):
                 self._promote()
             if self._is_due("count", COUNT_EVERY):
@@ -344,6 +382,7 @@ class Process:
         return "paused" if self._paused else "running"
 
     def _sign_off(self) -> None:
+        self._release()
         with contextlib.suppress(DatabaseError, InterfaceError):
             self._record()
             workers.sign_off(connection_for(self._options.using), self.name)

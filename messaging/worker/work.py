@@ -15,7 +15,8 @@ class Work:
     def __init__(self, consumer: Consumer, source: Source, *, careful: bool) -> None:
         self.consumer = consumer
         self.source = source
-        self.pace = Pace(consumer.transaction_size, batch=consumer.batch, careful=careful)
+        size = consumer.concurrency if consumer.is_async else consumer.transaction_size
+        self.pace = Pace(size, batch=consumer.batch, careful=careful)
         # Deliveries whose transaction was lost through no fault of theirs, and how often in a row.
         self.losses: Counter[int] = Counter()
         self._closed_until = 0.0

@@ -6,8 +6,8 @@ from messaging.handling import Handled
 from messaging.worker.pace import MAX_SHARED, TRUST_AFTER, Pace
 
 
-def handled(count=1, *, sql=False, duration=0.0):
-    return [Handled(message=None, error=None, duration=duration, used_database=sql)] * count
+def handled(count=1, *, sql=False, duration=0.0, error=None):
+    return [Handled(message=None, error=error, duration=duration, used_database=sql)] * count
 
 
 def trusted(**kwargs):
@@ -97,3 +97,37 @@ def test_nothing_handled_teaches_nothing():
     for _ in range(100):
         pace.learn([])
     assert pace.size() == 1
+
+
+class TestABatch:
+    def test_is_as_large_as_declared_from_the_first_on(self):
+        assert Pace(None, batch=500).size() == 500
+
+    def test_grows_from_one_where_it_has_to_be_careful(self):
+        pace = Pace(None, batch=20, careful=True)
+        sizes = []
+        for _ in range(7):
+            sizes.append(pace.size())
+            pace.learn(handled(pace.size(), sql=True, duration=5))
+        assert sizes == [1, 2, 4, 8, 16, 20, 20]
+
+    @pytest.mark.parametrize("odd", range(16))
+    def test_that_fails_is_halved_until_the_one_at_fault_is_alone(self, odd):
+        pace, waiting, calls = Pace(None, batch=16), list(range(16)), 0
+        while waiting:
+            batch = waiting[: pace.size()]
+            calls += 1
+            if odd in batch and len(batch) > 1:
+                pace.narrow(len(batch))
+                pace.learn([])
+                continue
+            pace.learn(handled(len(batch), error=ValueError() if odd in batch else None))
+            del waiting[: len(batch)]
+        assert calls <= 13
+
+    def test_that_fails_again_and_again_stays_small(self):
+        pace = Pace(None, batch=16)
+        pace.narrow(2)
+        for _ in range(5):
+            pace.learn(handled(error=ValueError()))
+            assert pace.size() == 1
