@@ -151,7 +151,7 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
         url = self.address("change", dead.message_id, model="message")
         return format_html('<a href="{}">{}</a>', url, dead.message_id)
 
-    @admin.display(description=gettext_lazy("failed attempts"))
+    @admin.display(description=gettext_lazy("failed attempts, and deaths"))
     def history(self, dead: DeadLetter) -> SafeString:
         return attempts_of(dead.message_id)
 

@@ -1,5 +1,6 @@
 """Payloads in the admin: shown as they are stored, to those who may see them."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,9 +9,18 @@ from django.db import connection
 from django.utils import timezone
 from rows import hold, keyed
 
-from messaging import publish, send
+from messaging import control, publish, send
 from messaging.admin import payloads
-from messaging.models import Delivery, Idempotency, Lane, Lease, Message, Queue, Subscription
+from messaging.models import (
+    DeadLetter,
+    Delivery,
+    Idempotency,
+    Lane,
+    Lease,
+    Message,
+    Queue,
+    Subscription,
+)
 
 RIGHTS = ("view_message", "view_deadletter", "view_idempotency")
 DIGITS = "9" * 5_000
@@ -158,3 +168,15 @@ def test_a_dead_letter_tells_why_and_after_which_attempts(
     text = visible(root.get(address("deadletter", "change", everything["deadletter"])))
     for part in ("max deliveries", "ValueError", "no such letter", "Traceback", "w1", "retry"):
         assert part in text
+
+
+def test_a_dead_letter_tells_of_each_death_of_its_message(letters: Queue, root: Any) -> None:
+    message_id = int(send("letters", 1))
+    for reason in ("wrong address", "still wrong"):
+        control.dead_letter(letters, [message_id], reason=reason, by="olga")
+        dead = DeadLetter.objects.get()
+        text = visible(root.get(address("deadletter", "change", dead.pk)))
+        control.redrive([dead.pk])
+    assert "Reason: manual" in text
+    history = text.partition("Failed attempts, and deaths:")[2]
+    assert re.search("manual +still wrong +olga .* manual +wrong address +olga", history), history
