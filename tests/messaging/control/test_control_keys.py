@@ -308,6 +308,30 @@ def test_two_operators_who_redrive_into_one_key_move_the_message_once(
     assert (LaneEntry.objects.count(), Delivery.objects.count()) == (1, 1)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_redrive_into_a_key_that_ends_at_the_same_time_brings_the_key_back(
+    queue: Queue,
+    handled: list[Any],
+    elsewhere: Callable[..., Any],
+    until: Callable[..., None],
+    waiters: Callable[[], int],
+) -> None:
+    keyed("letters", "poison")
+    drain("letters")
+    dead = DeadLetter.objects.get()
+    keyed("letters", 1)
+    handled.append("antidote")
+    with transaction.atomic():
+        drain("letters")
+        assert not Lane.objects.exists()
+        redriven = elsewhere(control.redrive, [dead.pk])
+        until(waiters)
+    assert redriven.result(30) == 1
+    drain("letters")
+    assert handled == ["antidote", 1, "poison"]
+    assert nothing_left()
+
+
 # by hand
 
 
