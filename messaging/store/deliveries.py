@@ -237,10 +237,18 @@ def _columns(delivered: Sequence[Delivered]) -> tuple[list[Any], ...]:
 
 
 # Of a queue without retention, what is acknowledged is gone. A message of a topic may still wait on
-# other queues: retention takes it when none has it any more.
-FORGET = "DELETE FROM messaging_message WHERE id = ANY (%s::bigint[]) AND queue_id = %s"
+# other queues: retention takes it when none has it any more. What tells of a message goes with it.
+FORGET = """
+    WITH gone AS (
+        DELETE FROM messaging_message WHERE id = ANY (%s::bigint[]) AND queue_id = %s RETURNING id
+    ),
+    forgotten AS (
+        DELETE FROM messaging_attempt AS attempt USING gone WHERE attempt.message_id = gone.id
+    )
+    DELETE FROM messaging_edit AS edit USING gone WHERE edit.message_id = gone.id
+"""
 
 
 def forget(connection: BaseDatabaseWrapper, queue_id: int, message_ids: Sequence[int]) -> None:
-    """Delete messages from the log that were sent to a queue."""
+    """Delete messages from the log that were sent to a queue, and their failed attempts."""
     run(connection, FORGET, (list(message_ids), queue_id))

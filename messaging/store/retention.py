@@ -5,8 +5,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .connection import run
 
 # Walks the log from its head in the order of ids, up to where nothing can be old enough. A message
-# that still waits on a queue stays, however old it is, and so does one that is held under a lease. The failed attempts of one that goes are
-# forgotten too, unless a dead letter still tells of them.
+# that still waits on a queue stays, however old it is, and so does one that is held under a lease.
+# The failed attempts of one that goes are forgotten too, unless a dead letter still tells of them.
 # Each batch looks through all that waits, so batches are large.
 LOG = """
     WITH horizon AS MATERIALIZED (

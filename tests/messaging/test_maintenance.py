@@ -6,9 +6,10 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from messaging import maintenance, send, send_many
+from messaging import consumer, maintenance, send, send_many
 from messaging.engines.wakeup import Arrival
-from messaging.models import Delivery, Idempotency, Message, Scheduled
+from messaging.models import Attempt, Delivery, Idempotency, Message, Scheduled
+from messaging.testing import drain
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
@@ -124,3 +125,20 @@ class TestPruning:
         queue()
         send("invoices", 1)
         assert maintenance.prune() == 0
+
+    @pytest.mark.usefixtures("declared")
+    def test_a_queue_without_retention_leaves_nothing_that_pruning_could_not_find(self, queue):
+        queue(retention=0)
+
+        @consumer("invoices")
+        def fail_once(message):
+            if message.attempt == 1:
+                raise RuntimeError
+
+        send("invoices", 1)
+        drain("invoices")
+        assert Attempt.objects.count() == 1
+        make_due()
+        drain("invoices")
+        assert not Message.objects.exists()
+        assert not Attempt.objects.exists()
