@@ -25,8 +25,8 @@ def confirm(ids: Iterable[Id], *, using: str | None = None) -> dict[Id, bool]:
     takes longer than 10 seconds raises PublishUncertain again.
     """
     asked = list(ids)
-    numbers = {each: int(each) for each in asked if isinstance(each, int)}
-    keys = {each: check_message_id(each) for each in asked if not isinstance(each, int)}
+    numbers: dict[Any, int] = {each: int(each) for each in asked if isinstance(each, int)}
+    keys: dict[Any, str] = {each: check_message_id(each) for each in asked if each not in numbers}
     if not asked:
         return {}
     connection = connection_for(using)

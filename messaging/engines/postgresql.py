@@ -5,13 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered, MessageId, Outcome, Settlement
 from ..policies import QueuePolicy
 from ..store import commits, deadletters, deliveries, lanes, leases, publishing
-from ..store.connection import connection_for, refusal
+from ..store.connection import connection_for, explaining
 from . import wakeup
 from .hints import Hints
 
@@ -24,16 +24,14 @@ class PostgreSQLEngine:
 
     def store(self, outgoing: publishing.Outgoing, using: str | None) -> list[MessageId] | None:
         connection = connection_for(using)
-        try:
+        with explaining(connection, outgoing.message_id):
             stored = publishing.publish(connection, outgoing)
             if stored == publishing.NEEDS_BLOCK:
                 with transaction.atomic(using=connection.alias):
-                    stored = publishing.publish_in_block(connection, outgoing)
+                    # In here too: a block that fails makes a new connection, if it has to.
+                    with explaining(connection, outgoing.message_id):
+                        stored = publishing.publish_in_block(connection, outgoing)
                     return self._ids(connection, outgoing, stored)
-        except DatabaseError as error:
-            if explained := refusal(connection, error, outgoing.message_id):
-                raise explained from error
-            raise
         return self._ids(connection, outgoing, stored)
 
     def _ids(
@@ -105,18 +103,18 @@ class PostgreSQLSource:
         self.policy = policy
         self._connection = connection
         self._hints = Hints()
+        # Whether the last claim found nothing but tokens that nothing was behind.
+        self.tidied = False
 
     def claim(
         self, limit: int, *, thorough: bool = False, one_a_lane: bool = False
     ) -> list[deliveries.Claimed]:
-        while True:
-            sweeping = thorough or self._hints.sweep_due()
-            claimed = self._sweep(limit) if sweeping else self._take(limit)
-            if all(row.lane_id is None for row in claimed):
-                return claimed
-            # Tokens may have nothing behind them any more; then there may be others.
-            if expanded := self._expand(claimed, limit, one_a_lane):
-                return expanded
+        self.tidied = False
+        sweeping = thorough or self._hints.sweep_due()
+        claimed = self._sweep(limit) if sweeping else self._take(limit)
+        if all(row.lane_id is None for row in claimed):
+            return claimed
+        return self._expand(claimed, limit, one_a_lane)
 
     def _expand(
         self, claimed: Sequence[deliveries.Claimed], limit: int, one_a_lane: bool
@@ -136,8 +134,13 @@ class PostgreSQLSource:
         each = 1 if one_a_lane else max(1, (limit - len(plain)) // len(tokens))
         entries = lanes.take(self._connection, self.policy.id, list(tokens.values()), each)
         found = {entry.lane_id for entry in entries}
-        if empty := [(lane_id, True) for lane_id in tokens if lane_id not in found]:
-            self._pass_on(empty)
+        empty = {lane_id: row for lane_id, row in tokens.items() if lane_id not in found}
+        if empty and (plain or entries):
+            # Ending a lane locks it, and what the handlers send may have to wait for other lanes.
+            deliveries.put_back(self._connection, [Delivered._make(r[:10]) for r in empty.values()])
+        elif empty:
+            self._pass_on([(lane_id, True) for lane_id in empty])
+            self.tidied = True
         return plain + entries
 
     def _take(self, limit: int) -> list[deliveries.Claimed]:
@@ -175,6 +178,7 @@ class PostgreSQLSource:
         worker: str,
         *,
         waits: Mapping[int, float] = NO_WAITS,
+        goes_on: bool = False,
     ) -> None:
         if plain := [d for d in unhandled if d.lane_id is None]:
             deliveries.put_back(self._connection, plain)
@@ -182,7 +186,7 @@ class PostgreSQLSource:
                 self._hints.lower(each.priority, each.id)
         if any(o.delivered.lane_id is not None for o in outcomes) or len(plain) < len(unhandled):
             in_lanes = [d for d in unhandled if d.lane_id is not None]
-            self._settle_lanes(outcomes, in_lanes, waits)
+            self._settle_lanes(outcomes, in_lanes, waits, goes_on)
         else:
             self._retry([o for o in outcomes if o.settlement is Settlement.RETRY])
         if dead := [o for o in outcomes if o.settlement is Settlement.DEAD]:
@@ -212,9 +216,11 @@ class PostgreSQLSource:
         outcomes: Sequence[Outcome],
         unhandled: Sequence[Delivered],
         waits: Mapping[int, float],
+        goes_on: bool,
     ) -> None:
         """Settle by the keys' order: what failed keeps its place or gives it up."""
-        lanes.join_now(self._connection)
+        if not goes_on:
+            lanes.join_now(self._connection)
         retries = [o for o in outcomes if o.settlement is Settlement.RETRY]
         skipping = self._skipping([o.delivered for o in retries])
         staying = [o for o in retries if self._stays(o.delivered, skipping)]
@@ -234,7 +240,7 @@ class PostgreSQLSource:
         if parked:
             lanes.park(self._connection, sorted(parked))
         going_on = touched.keys() - held.keys() - parked - {None}
-        self._pass_on([(lane, False) for lane in sorted(filter(None, going_on))])
+        self._pass_on([(lane, False) for lane in sorted(filter(None, going_on))], goes_on)
 
     def _skipping(self, retries: Sequence[Delivered]) -> set[int | None]:
         """Return the lanes whose order does not matter to a retry."""
@@ -257,9 +263,10 @@ class PostgreSQLSource:
         }
         return dead - lanes.fair_ones(self._connection, dead) if dead else set()
 
-    def _pass_on(self, given: Sequence[tuple[int, bool]]) -> None:
+    def _pass_on(self, given: Sequence[tuple[int, bool]], goes_on: bool = False) -> None:
         if given:
-            for priority, first in lanes.pass_on(self._connection, self.policy.id, given):
+            give = lanes.give_back if goes_on else lanes.pass_on
+            for priority, first in give(self._connection, self.policy.id, given):
                 self._hints.lower(priority, first)
 
     def notice(self, priority: int, first: int) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
-from django.db import OperationalError, connections
+from django.db import DatabaseError, OperationalError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors, generators
 from psycopg.pq import ExecStatus, TransactionStatus
@@ -161,12 +161,31 @@ def _watched(
     return rows
 
 
-def refusal(
-    connection: BaseDatabaseWrapper, error: Exception, message_id: str | None
+class explaining:
+    """Tell a sender why the database did not take its message, where that is known."""
+
+    # No generator: every message passes here.
+    __slots__ = ("connection", "message_id")
+
+    def __init__(self, connection: BaseDatabaseWrapper, message_id: str | None) -> None:
+        self.connection = connection
+        self.message_id = message_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        if isinstance(error, DatabaseError) and not isinstance(error, MessagingError):
+            explained = _explanation(self.connection, error, self.message_id)
+            if explained is not None:
+                raise explained from error
+
+
+def _explanation(
+    connection: BaseDatabaseWrapper, error: DatabaseError, message_id: str | None
 ) -> MessagingError | None:
-    """Return what to tell a sender whose message the database did not take, if it is known."""
-    if isinstance(error, MessagingError):
-        return None
     cause = error.__cause__
     if isinstance(cause, errors.InFailedSqlTransaction):
         return MessagingError(
