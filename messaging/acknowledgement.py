@@ -126,11 +126,13 @@ def settle(
     *,
     unhandled: Sequence[Delivered] = (),
     waits: Mapping[int, float] | None = None,
+    goes_on: bool = False,
 ) -> None:
     """Store the retries, dead letters and failed attempts, and give back what nobody handled.
 
     Acknowledged ones need nothing, unless they have an ordering key or a queue without retention.
-    ``waits``: seconds before the next delivery of a key, by the id of its lane.
+    ``waits``: seconds before the next delivery of a key, by the id of its lane. ``goes_on``: the
+    transaction may send more afterwards.
     """
     if (
         unhandled
@@ -140,7 +142,7 @@ def settle(
             for o in outcomes
         )
     ):
-        source.settle(outcomes, unhandled, worker, waits=waits or {})
+        source.settle(outcomes, unhandled, worker, waits=waits or {}, goes_on=goes_on)
 
 
 def _failure(queue: str, error: BaseException) -> Failure:

@@ -177,7 +177,7 @@ class Reception:
                         source, self._limit, seconds, worker, using=self._using, thorough=thorough
                     )
                     settled += outcomes
-                    if not outcomes:
+                    if not outcomes and not source.tidied:
                         break
                 if settled:
                     leasing.note(connection, policy, settled, worker)

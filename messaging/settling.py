@@ -112,8 +112,9 @@ def _settle_all(entries: Sequence[tuple[Message, Outcome | None]], what: str) ->
     ended: set[int] = set()
     for (using, _), held in by_source.items():
         connection = connection_for(using)
+        goes_on = connection.in_atomic_block
         with transaction.atomic(using=connection.alias, savepoint=False):
-            ended |= _settle_queue(connection, using, held)
+            ended |= _settle_queue(connection, using, held, goes_on)
     results = []
     for message, _ in entries:
         token = message.delivery.token
@@ -124,13 +125,18 @@ def _settle_all(entries: Sequence[tuple[Message, Outcome | None]], what: str) ->
 
 
 def _settle_queue(
-    connection: BaseDatabaseWrapper, using: str | None, held: Sequence[tuple[Lease, Outcome]]
+    connection: BaseDatabaseWrapper,
+    using: str | None,
+    held: Sequence[tuple[Lease, Outcome]],
+    goes_on: bool,
 ) -> set[int]:
     lease = held[0][0]
     source = leasing.source_for(lease.policy, using)
     released = [o.delivered for _, o in held if _is_release(o) and not o.after]
     settled = [o for _, o in held if not (_is_release(o) and not o.after)]
-    ended = leasing.settle_held(source, settled, lease.worker, using=using, released=released)
+    ended = leasing.settle_held(
+        source, settled, lease.worker, using=using, released=released, goes_on=goes_on
+    )
     for each, outcome in held:
         if outcome.delivered.token in ended:
             each.is_settled = True

@@ -15,13 +15,16 @@ class Source(Protocol):
     """One queue as one worker thread reads it."""
 
     policy: QueuePolicy
+    # Whether the last claim found nothing, but something may come with the next one at once.
+    tidied: bool
 
     def claim(
         self, limit: int, *, thorough: bool = False, one_a_lane: bool = False
     ) -> list[Claimed]:
         """Take up to ``limit`` next deliveries, highest priority first, in this transaction.
 
-        ``thorough`` looks everywhere: nothing claimed then means that nothing is ready.
+        ``thorough`` looks everywhere: nothing claimed then means that nothing is ready, unless
+        ``tidied`` says to claim again, in a new transaction.
         ``one_a_lane`` takes one message of each ordering key.
         """
 
@@ -32,11 +35,13 @@ class Source(Protocol):
         worker: str,
         *,
         waits: Mapping[int, float] = ...,
+        goes_on: bool = ...,
     ) -> None:
         """Store what the claimed deliveries come to, in this transaction.
 
         All outcomes, also those acknowledged; ``unhandled`` are given back as they were, uncounted.
         ``waits`` are the seconds before the next delivery of a key, by the id of its lane.
+        ``goes_on``: this transaction may send more, so that no lock of a lane can be taken yet.
         """
 
     def notice(self, priority: int, first: int) -> None:

@@ -187,6 +187,29 @@ def pass_on(
     return run(connection, GO_ON, params)
 
 
+GIVE_BACK = """
+    INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, lane_id)
+    SELECT %(queue_id)s, coalesce(
+        (SELECT entry.priority FROM messaging_laneentry AS entry
+         WHERE entry.queue_id = %(queue_id)s AND entry.lane_id = lane.id
+         ORDER BY entry.id LIMIT 1), 0), 0, 1, lane.id
+    FROM unnest(%(lane_ids)s::bigint[]) AS lane (id)
+    RETURNING priority, id
+"""
+
+
+def give_back(
+    connection: BaseDatabaseWrapper, queue_id: int, given: Sequence[tuple[int, bool]]
+) -> Rows:
+    """Put tokens at the tail of their queue without a look at what is behind them.
+
+    Takes no lock: for a transaction that goes on, and may have to wait for others. Whoever claims
+    a token with nothing behind it ends the lane.
+    """
+    params = {"queue_id": queue_id, "lane_ids": [lane_id for lane_id, _ in given]}
+    return run(connection, GIVE_BACK, params)
+
+
 HOLD = """
     INSERT INTO messaging_scheduled
         (queue_id, priority, message_id, attempt, lane_id, due_at, joins_lane)

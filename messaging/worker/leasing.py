@@ -130,7 +130,7 @@ class Leaseholder(Transactor):
         messages, outcomes = claim(
             work, limit, limits, worker=self._name, using=self._using, thorough=self._thorough
         )
-        self.claimed = bool(messages or outcomes)
+        self.claimed = bool(messages or outcomes) or work.source.tidied
         if not messages:
             return outcomes
         with ExitStack() as ends:

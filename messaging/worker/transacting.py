@@ -87,6 +87,7 @@ class Transactor:
                     work.source, limit, thorough=self._thorough, one_a_lane=is_batch
                 )
                 if not messages and not outcomes:
+                    self.claimed = work.source.tidied
                     return []
                 self.claimed = True
                 chosen = messages
