@@ -238,10 +238,11 @@ class TestWaiting:
         queue()
         receiving = elsewhere(receive, "invoices", wait=1)
         until(lambda: listeners() == 1)
-        assert execute(
+        in_transactions = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND state LIKE 'idle in transaction%%'"
-        ) == [(0,)]
+        )
+        until(lambda: execute(in_transactions) == [(0,)], seconds=0.5)
         assert receiving.result(10) == []
 
 
