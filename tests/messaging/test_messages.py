@@ -48,10 +48,6 @@ class TestMessageIds:
 
 
 class TestMessages:
-    def test_a_message_cannot_be_changed(self, message):
-        with pytest.raises(AttributeError):
-            message.attempt = 2
-
     def test_a_message_can_be_a_member_of_a_set_whatever_its_body(self, message):
         assert message in {message}
         assert copy.copy(message) not in {message}
