@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from django.db import router, transaction
+from django.db import connections, router, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from . import conf
 from .consuming import declarations
@@ -76,9 +77,22 @@ def dead_letter_queue(name: str, using: str | None = None) -> "tuple[Queue | Non
     )
 
 
-def sync_after_migrate(using: str, **kwargs: Any) -> None:
-    """Receiver of ``post_migrate``: a migrated database has what the code declares."""
+def is_migrated(using: str) -> bool:
+    """Tell whether the tables of this app are those that its models describe."""
+    executor = MigrationExecutor(connections[using])
+    targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "messaging"]
+    return not executor.migration_plan(targets)
+
+
+def sync_after_migrate(using: str, plan: object = None, **kwargs: Any) -> None:
+    """Receiver of ``post_migrate``: a migrated database has what the code declares.
+
+    One that was migrated backwards may not even have the tables. Without a plan nothing was
+    migrated: the tables were emptied.
+    """
     from .models import Queue
 
-    if using == conf.DATABASE and router.allow_migrate_model(using, Queue):
+    if using != conf.DATABASE or not router.allow_migrate_model(using, Queue):
+        return
+    if plan is None or is_migrated(using):
         synchronise(using)

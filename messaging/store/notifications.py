@@ -13,17 +13,10 @@ CHANNEL = "messaging"
 MAX_PAYLOAD = 7900
 
 
-# A notification is a commit like any other: it would wait for the disk, and have the publishers'
-# commits wait behind it, for something that may be lost anyway.
-FORGETFUL = "SET synchronous_commit = off"
-
-
 def connect(connection: BaseDatabaseWrapper) -> psycopg.Connection[tuple[object, ...]]:
     """Open a plain autocommit connection to the same database."""
     url, params = _address(connection)
-    raw = psycopg.connect(url, autocommit=True, **params)
-    raw.execute(FORGETFUL)
-    return raw
+    return psycopg.connect(url, autocommit=True, **params)
 
 
 async def listen_async(
@@ -32,7 +25,13 @@ async def listen_async(
     """Open such a connection for an event loop, subscribed to the notifications."""
     url, params = _address(connection)
     raw = await psycopg.AsyncConnection.connect(url, autocommit=True, **params)
-    await raw.execute(LISTEN)
+    try:
+        cursor = await raw.execute(BACKEND)
+        _refuse_pooler(raw, await cursor.fetchone())
+        await raw.execute(LISTEN)
+    except psycopg.Error:
+        await raw.close()
+        raise
     return raw
 
 
@@ -46,7 +45,10 @@ def _address(connection: BaseDatabaseWrapper) -> tuple[str, dict[str, Any]]:
     return "", params
 
 
-NOTIFY = "SELECT pg_notify(%s, %s)"
+# A notification is a commit like any other: it would wait for the disk, and have the publishers'
+# commits wait behind it, for something that may be lost anyway. Only this transaction forgets to
+# wait: the session may be a pooler's, and somebody else's in a moment.
+NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
 
 
 def notify(raw: psycopg.Connection[tuple[object, ...]], payload: str) -> None:
@@ -72,13 +74,38 @@ async def heard(
 
 
 def start_listening(raw: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Subscribe this connection to the notifications."""
+    """Subscribe this connection to the notifications.
+
+    Raises psycopg's NotSupportedError behind a pooler, unless LISTEN_URL says that it will do.
+    """
+    _refuse_pooler(raw, raw.execute(BACKEND).fetchone())
     raw.execute(LISTEN)
 
 
+BACKEND = "SELECT pg_backend_pid()"
+
+
+def is_pooled(raw: psycopg.BaseConnection[Any], backend: object) -> bool:
+    """Tell whether another program stands between this connection and the backend that answered.
+
+    A pooler gives its clients keys of its own to cancel queries with (PgBouncer: random ones).
+    """
+    return raw.info.backend_pid != backend
+
+
+def _refuse_pooler(raw: psycopg.BaseConnection[Any], row: tuple[object, ...] | None) -> None:
+    """Leave no LISTEN behind on a session that the pooler gives to others."""
+    if not conf.LISTEN_URL and row is not None and is_pooled(raw, row[0]):
+        raise psycopg.NotSupportedError(
+            "This connection goes through a pooler, where LISTEN hears nothing. Set "
+            "MESSAGING['LISTEN_URL'] to a direct connection."
+        )
+
+
 RECORD_PUBLISHED = """
+    WITH forgetful AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
     INSERT INTO messaging_stat (process, queue_id, published)
-    SELECT %s, * FROM unnest(%s::bigint[], %s::integer[])
+    SELECT %s, published.* FROM forgetful, unnest(%s::bigint[], %s::integer[]) AS published
 """
 
 

@@ -45,6 +45,9 @@ class Listener(threading.Thread):
                     # What came before the LISTEN was not heard.
                     self._changed()
                     self._listen(raw)
+            except psycopg.NotSupportedError as error:
+                logger.warning("Worker polls every=%.1f reason=%s", conf.POLL_INTERVAL, error)
+                return
             except (psycopg.Error, DatabaseError, OSError) as error:
                 logger.warning(
                     "Worker does not hear wake-ups and polls every=%.1f error=%s",

@@ -109,10 +109,10 @@ def test_without_any_consumer_it_says_where_to_put_one(declared, asked):
 
 
 def test_a_database_that_does_not_answer_is_told_in_one_line(two_consumers, asked, monkeypatch):
-    def refuse(command):
+    def refuse(using):
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(runworker.Command, "_check_migrated", refuse)
+    monkeypatch.setattr(runworker, "is_migrated", refuse)
     with pytest.raises(CommandError, match="does not answer: connection refused"):
         call_command("runworker")
     assert not asked

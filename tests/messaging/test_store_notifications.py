@@ -1,5 +1,7 @@
 """Notifications travel on an autocommit connection of their own, within PostgreSQL's limits."""
 
+from types import SimpleNamespace
+
 import psycopg
 import pytest
 from django.db import connection
@@ -38,11 +40,47 @@ def test_a_connection_is_another_session_of_the_same_database(connect):
     assert value(raw, "current_setting('application_name')") == "messaging wake-up"
 
 
-def test_its_commits_do_not_wait_for_the_disk_and_those_of_the_project_do(connect):
-    assert value(connect(), "current_setting('synchronous_commit')") == "off"
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW synchronous_commit")
-        assert cursor.fetchone() == ("on",)
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda raw: notifications.notify(raw, "1:0:1"),
+        lambda raw: notifications.record_published(raw, "web-1", {1: 3}),
+    ],
+    ids=["notify", "record_published"],
+)
+def test_its_commits_do_not_wait_for_the_disk_and_the_session_is_left_as_it_was(connect, send):
+    raw = connect()
+    with raw.transaction():
+        send(raw)
+        assert value(raw, "current_setting('synchronous_commit')") == "off"
+    # Behind a pooler the session is somebody else's now, who waits for the disk.
+    assert value(raw, "current_setting('synchronous_commit')") == "on"
+
+
+class Pooled:
+    """A connection as a pooler gives it: its key is none of the server's."""
+
+    def __init__(self, raw):
+        self._raw = raw
+        self.info = SimpleNamespace(backend_pid=raw.info.backend_pid + 1)
+
+    def __getattr__(self, name):
+        return getattr(self._raw, name)
+
+
+class TestBehindAPooler:
+    def test_nothing_is_listened_to(self, connect):
+        raw = connect()
+        with pytest.raises(psycopg.NotSupportedError, match="LISTEN_URL"):
+            notifications.start_listening(Pooled(raw))
+        assert raw.execute("SELECT pg_listening_channels()").fetchall() == []
+
+    def test_a_url_is_trusted(self, connect, settings):
+        raw = connect()
+        settings.MESSAGING = {"LISTEN_URL": "postgresql://session-pooled/"}
+        notifications.start_listening(Pooled(raw))
+        assert raw.execute("SELECT pg_listening_channels()").fetchall() == [("messaging",)]
 
 
 def test_a_url_leads_past_a_pooler(connect, settings):

@@ -111,3 +111,14 @@ def test_it_goes_on_trying_while_the_server_is_away(heard, until, monkeypatch):
     listener.stop()
     listener.join(10)
     assert len(tries) == 3
+
+
+def test_behind_a_pooler_it_says_that_it_polls_and_does_not_try_again(heard, monkeypatch, caplog):
+    monkeypatch.setattr(notifications, "is_pooled", lambda raw, backend: True)
+    listener = Listener(None, heard.arrived, heard.changed)
+    listener.start()
+    listener.join(10)
+    assert not listener.is_alive()
+    assert caplog.text.count("Worker polls every=1.0 reason=") == 1
+    assert "LISTEN_URL" in caplog.text
+    assert execute(LISTENERS) == []

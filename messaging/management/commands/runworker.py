@@ -9,14 +9,13 @@ from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, OperationalError, connections
-from django.db.migrations.executor import MigrationExecutor
+from django.db import DatabaseError, OperationalError
 
 from messaging import conf
 from messaging.consuming import Consumer, declarations
 from messaging.exceptions import InvalidName, UnknownQueue
 from messaging.names import check_queue_name
-from messaging.sync import synchronise
+from messaging.sync import is_migrated, synchronise
 from messaging.worker.configuration import consumers_for
 from messaging.worker.naming import NameTaken, give_back_name, take_name
 from messaging.worker.process import Options
@@ -183,7 +182,8 @@ class Command(BaseCommand):
 
     def _prepare_database(self, name: str | None) -> None:
         try:
-            self._check_migrated()
+            if not is_migrated(conf.DATABASE):
+                raise CommandError("The tables of messaging are not up to date. Run migrate first.")
             synchronise()
             if name:
                 take_name(name)
@@ -193,9 +193,3 @@ class Command(BaseCommand):
             raise CommandError(
                 f"The database does not answer: {error}\nStart it, or correct DATABASES."
             ) from error
-
-    def _check_migrated(self) -> None:
-        executor = MigrationExecutor(connections[conf.DATABASE])
-        targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "messaging"]
-        if executor.migration_plan(targets):
-            raise CommandError("The tables of messaging are not up to date. Run migrate first.")
