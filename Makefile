@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test scenarios lint bench screenshot wheel stop clean
+.PHONY: help demo test proofs scenarios lint bench screenshot wheel stop clean
 
 help: ## Show what there is to run
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1#\2/p' Makefile | while IFS='#' read -r name what; do \
@@ -22,7 +22,10 @@ demo: $(READY) ## Start the shop, its workers and a replay of real orders; Ctrl-
 	@$(RUN) -m config.demo
 
 test: $(READY) ## Run the tests (ARGS= goes to pytest)
-	@$(RUN) -m pytest --ignore=tests/scenarios $(ARGS)
+	@$(RUN) -m pytest --ignore=tests/scenarios -m "not proof" $(ARGS)
+
+proofs: $(READY) ## Run random stories beside a model, and sessions in every order
+	@$(RUN) -m pytest tests/messaging -m proof $(ARGS)
 
 scenarios: $(READY) ## Run the tests that kill and restart real processes
 	@$(RUN) -m pytest tests/scenarios $(ARGS)

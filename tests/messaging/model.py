@@ -6,10 +6,15 @@ step has to be what this says.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, groupby
 
 NEVER = 10**9
 GONE = {"done", "expired", "purged", "cancelled"}
+
+
+def when(item: "Item") -> int:
+    """Return when something scheduled is due."""
+    return item.due
 
 
 @dataclass(kw_only=True, eq=False)
@@ -158,15 +163,16 @@ class Model:
         for item in sorted(lapsed, key=lambda item: item.until):
             self.fail(item, "timeout")
         due = [i for i in self.items.values() if i.place == "scheduled" and i.due <= self.now]
-        self.ready_now(sorted(due, key=lambda item: (item.due, item.order)))
+        for _, together in groupby(sorted(due, key=when), when):
+            self.ready_now(together)
 
     # What operators do.
 
     def ready_now(self, items: Iterable[Item]) -> None:
-        """Make ready, in the order given."""
+        """Make ready; what becomes due together has no order among itself."""
+        order = next(self.orders)
         for item in items:
-            item.place, item.order = "ready", next(self.orders)
-            item.in_lane = item.in_lane and item.key is not None
+            item.place, item.order = "ready", order
 
     def redrive(self, item: Item) -> None:
         """Deliver a dead letter from the start: with a place in its key before those behind it."""

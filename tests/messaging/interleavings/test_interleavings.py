@@ -1,5 +1,6 @@
 """Claims, sending and operations in every order of their statements."""
 
+import pytest
 from stories import (
     ENDLESS,
     cancel_all,
@@ -22,6 +23,8 @@ from stories import (
 
 from messaging import DeduplicationConflict, control, maintenance, publish, send, send_many
 from messaging.models import Delivery
+
+pytestmark = pytest.mark.proof
 
 
 class TestClaims:

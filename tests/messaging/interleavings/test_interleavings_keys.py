@@ -1,5 +1,6 @@
 """Ordering keys and fairness keys in every order of their statements."""
 
+import pytest
 from stories import (
     execute,
     handled,
@@ -15,6 +16,8 @@ from stories import (
 )
 
 from messaging import control, maintenance, send, send_many
+
+pytestmark = pytest.mark.proof
 
 
 class TestKeys:

@@ -1,5 +1,6 @@
 """Leases in every order of their statements."""
 
+import pytest
 from stories import (
     done_with,
     execute,
@@ -19,6 +20,8 @@ from stories import (
 )
 
 from messaging import LeaseLost, control, leasing, maintenance, send, send_many
+
+pytestmark = pytest.mark.proof
 
 
 class TestLeases:
