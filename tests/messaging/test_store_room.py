@@ -231,6 +231,13 @@ class TestDropOldest:
         send("invoices", "least", priority=-1)
         assert waiting() == ["a", "d", "e"]
 
+    def test_an_urgent_message_makes_no_way_for_a_lesser_one_that_waits_elsewhere(self, queue):
+        queue("invoices", max_length=2, overflow="drop_oldest")
+        send("invoices", "urgent", priority=5)
+        send("invoices", "late", delay=3600)
+        send("invoices", "new", priority=1)
+        assert waiting() == ["urgent", "new"]
+
     def test_what_has_a_key_or_waits_for_its_time_goes_in_its_turn(self, queue, declared):
         queue("invoices", max_length=4, overflow="drop_oldest")
         handled = []
