@@ -5,16 +5,22 @@ to what was there when they started. Each verb leaves a log line and, when ``by`
 entry in the admin's history. ``using`` is the database alias that holds the messages.
 """
 
+from ..store.filters import Filter, State
 from .burial import dead_letter
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
 from .keys import parked, release_key, release_keys
 from .leases import release_leases
+from .looking import Found, Seen, peek, search
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
 
 __all__ = [
+    "Filter",
+    "Found",
+    "Seen",
+    "State",
     "cancel",
     "cancel_message",
     "ceiling",
@@ -28,6 +34,7 @@ __all__ = [
     "obstacle_to_deletion",
     "parked",
     "pause",
+    "peek",
     "purge",
     "purge_dead",
     "redrive",
@@ -38,5 +45,6 @@ __all__ = [
     "release_leases",
     "resume",
     "retry_now",
+    "search",
     "tell_workers",
 ]
