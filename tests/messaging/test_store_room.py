@@ -235,7 +235,7 @@ class TestDropOldest:
         queue("invoices", max_length=2, overflow="drop_oldest")
         send("invoices", "urgent", priority=5)
         send("invoices", "late", delay=3600)
-        send("invoices", "new", priority=1)
+        send("invoices", "new", priority=6)
         assert waiting() == ["urgent", "new"]
 
     def test_what_has_a_key_or_waits_for_its_time_goes_in_its_turn(self, queue, declared):
