@@ -18,6 +18,7 @@ from .consuming import consumer, declare_queue, declare_topic
 from .exceptions import (
     DeduplicationConflict,
     EngineUnavailable,
+    HandlerTimeout,
     InvalidMessage,
     InvalidName,
     InvalidOption,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DeduplicationConflict",
     "EngineUnavailable",
+    "HandlerTimeout",
     "InvalidMessage",
     "InvalidName",
     "InvalidOption",

@@ -137,15 +137,15 @@ def call(
     """
     result: Any = None
     error: BaseException | None = None
-    limit: TimeLimit | None = None
+    limit = None if consumer.timeout is None else TimeLimit(consumer.timeout, connection)
     process = os.getpid()
     causing = cause.set(first)
     started = time.perf_counter()
     # Two blocks: the inner one's end is the last moment at which a timeout can be raised.
     try:
         try:
-            if consumer.timeout is not None:
-                limit = TimeLimit(consumer.timeout, connection)
+            if limit is not None:
+                limit.begin()
             result = consumer.function(argument)
         finally:
             if limit is not None:
@@ -160,8 +160,9 @@ def call(
     if error is None and result is not None and inspect.isawaitable(result):
         error = _never_awaited(result)
     error = error or _left_broken(connection, has_begun())
-    if error is not None and limit is not None:
-        error = limit.explain(error)
+    if limit is not None:
+        limit.close()
+        error = error and limit.explain(error)
     return result, error, duration
 
 
