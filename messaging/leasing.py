@@ -61,6 +61,11 @@ def source_for(policy: QueuePolicy, using: str | None) -> Source:
     return known[1]
 
 
+def waiting(worker: str) -> str:
+    """Return the name under which a worker holds what it does not run yet."""
+    return f"{worker} waiting"
+
+
 def lease(
     source: Source,
     limit: int,
@@ -105,6 +110,7 @@ def settle_held(
     *,
     using: str | None,
     released: Sequence[Delivered] = (),
+    goes_on: bool = False,
 ) -> set[int]:
     """End leases and settle what was still held, in this transaction; return those tokens."""
     held = [outcome.delivered for outcome in outcomes] + list(released)
@@ -114,6 +120,7 @@ def settle_held(
         [outcome for outcome in outcomes if outcome.delivered.token in ended],
         worker,
         released=[delivered for delivered in released if delivered.token in ended],
+        goes_on=goes_on,
     )
     return {token for token in ended if token is not None}
 
@@ -124,6 +131,7 @@ def settle_ended(
     worker: str,
     *,
     released: Sequence[Delivered] = (),
+    goes_on: bool = False,
 ) -> None:
     """Settle deliveries whose leases this transaction has ended.
 
@@ -147,7 +155,7 @@ def settle_ended(
                 now.append(each)
             else:
                 back.append(each)
-        settle(source, now, worker, unhandled=back)
+        settle(source, now, worker, unhandled=back, goes_on=goes_on)
         left = later
 
 
@@ -161,11 +169,15 @@ def sweep_expired(using: str | None = None) -> int:
 
 
 def count_deaths(names: Sequence[str], how: str, using: str | None = None) -> int:
-    """Count as failed what workers held that have died; return how many there were."""
+    """Count as failed what workers were running that have died; return how many there were.
+
+    What they held and did not run yet is given back.
+    """
     connection = connection_for(using)
     with transaction.atomic(using=connection.alias):
         taken = leases.take_from(connection, names)
         _settle_taken(taken, lambda policy, held, _: outcome_of_death(policy, held, how), using)
+        _give_back(leases.take_from(connection, [waiting(name) for name in names]), using)
     return len(taken)
 
 
@@ -173,12 +185,17 @@ def release_all(names: Sequence[str], using: str | None = None) -> int:
     """Give back, uncounted, what workers hold that end; return how many there were."""
     connection = connection_for(using)
     with transaction.atomic(using=connection.alias):
-        taken = leases.take_from(connection, names)
-        for policy, held in _by_queue(connection, taken):
-            source = engine().source(policy, using)
-            settle_ended(source, [], holder(), released=[delivered for delivered, _ in held])
-            announce(connection, [delivered for delivered, _ in held])
+        taken = leases.take_from(connection, [*names, *(waiting(name) for name in names)])
+        _give_back(taken, using)
     return len(taken)
+
+
+def _give_back(taken: Sequence[tuple[Delivered, str]], using: str | None) -> None:
+    connection = connection_for(using)
+    for policy, held in _by_queue(connection, taken):
+        released = [delivered for delivered, _ in held]
+        settle_ended(engine().source(policy, using), [], holder(), released=released)
+        announce(connection, released)
 
 
 def _settle_taken(

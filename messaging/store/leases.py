@@ -132,6 +132,16 @@ def take_expired(connection: BaseDatabaseWrapper, limit: int) -> list[tuple[Deli
     return [(Delivered._make(row[:10]), row[10]) for row in run(connection, TAKE_EXPIRED, (limit,))]
 
 
+HAND_OVER = """
+    UPDATE messaging_lease SET worker = %s WHERE id = %s AND token = %s
+"""
+
+
+def pass_to(connection: BaseDatabaseWrapper, delivered: Delivered, worker: str) -> None:
+    """Write a lease to the account of another worker, or of another state of one."""
+    run(connection, HAND_OVER, (worker, delivered.id, delivered.token))
+
+
 # At a death or an orderly end only: it looks at every lease there is.
 TAKE_FROM: Any = """
     DELETE FROM messaging_lease AS lease

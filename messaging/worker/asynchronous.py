@@ -22,7 +22,7 @@ from ..engines.wakeup import Arrival
 from ..handling import Handled
 from ..messages import Message
 from ..settling import Lease
-from ..store import deadletters
+from ..store import deadletters, leases
 from ..store.connection import connection_for
 from .configuration import Configuration
 from .coroutines import call
@@ -61,10 +61,12 @@ class AsyncRunner:
         self._limits = limits
         self._works: dict[str, Work] = {}
         self._arrivals: deque[Arrival] = deque()
-        self._claimed: deque[tuple[Work, Message, bool]] = deque()
+        self._claimed: deque[tuple[Work, Message]] = deque()
         self._ended: deque[tuple[Work, Handled]] = deque()
-        # Beside which a process died before: each runs with no other.
+        # Beside which a process died before: each runs with no other. Until then it is held under
+        # another name, so that it is no suspect in the death of those before it.
         self._suspects: deque[tuple[Work, Message]] = deque()
+        self._alone: Message | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight: Counter[str] = Counter()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,16 +123,10 @@ class AsyncRunner:
                 wait = await self._pause(wait)
 
     def _start_claimed(self) -> bool:
-        """Start what was claimed, and a suspect when nothing else runs; return whether any was."""
+        """Start what was claimed; return whether anything was."""
         found = bool(self._claimed)
         while self._claimed:
-            work, message, is_suspect = self._claimed.popleft()
-            if is_suspect:
-                self._suspects.append((work, message))
-            else:
-                self._start(work, message)
-        if self._suspects and not self._tasks:
-            self._start(*self._suspects.popleft())
+            self._start(*self._claimed.popleft())
         return found
 
     async def _pause(self, wait: float) -> float:
@@ -161,7 +157,9 @@ class AsyncRunner:
         self._settle()
         if self._stopping:
             self._release_suspects()
-        if self._stopping or self._suspects:
+        if self._suspects and len(self._suspects) == self._in_flight.total():
+            self._admit_suspect()
+        if self._stopping or self._suspects or self._is_alone:
             return
         by_id = {work.source.policy.id: work for work in self._works.values()}
         while self._arrivals:
@@ -194,13 +192,20 @@ class AsyncRunner:
         if limit <= 0:
             return
         messages, outcomes = claim(work, limit, limits, worker=self._name, using=self._using)
+        while work.source.tidied and not messages:
+            messages, more = claim(work, limit, limits, worker=self._name, using=self._using)
+            outcomes += more
         # Before anything that may fail: from here on they are ours.
         for message in messages:
             message.lease = Lease(message, policy, self._name, self._using)
             self._heart.hold(message.delivery, seconds_of(work))
-            self._claimed.append((work, message, self._is_suspect(message)))
         self._in_flight[queue] += len(messages)
         self._tally.started(queue, len(messages))
+        for message in messages:
+            if self._is_suspect(message):
+                self._suspects.append((work, message))
+            else:
+                self._claimed.append((work, message))
         if limits is not None:
             limits.give_back(policy, limit - len(messages))
         for outcome in outcomes:
@@ -214,9 +219,24 @@ class AsyncRunner:
         connection = connection_for(self._using)
         try:
             error = deadletters.last_error(connection, message.id, message.delivery.queue_id)
+            suspect = error in (WORKER_DIED, LEASE_EXPIRED)
+            if suspect:
+                leases.pass_to(connection, message.delivery, leasing.waiting(self._name))
         except (DatabaseError, InterfaceError):
             return True
-        return error in (WORKER_DIED, LEASE_EXPIRED)
+        return suspect
+
+    def _admit_suspect(self) -> None:
+        """Start a suspect, now that nothing else runs."""
+        _, message = self._suspects[0]
+        leases.pass_to(connection_for(self._using), message.delivery, self._name)
+        self._alone = message
+        self._claimed.append(self._suspects.popleft())
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether a suspect runs, beside which nothing is started."""
+        return self._alone is not None
 
     def _release_suspects(self) -> None:
         """Give back, uncounted, what has not been started."""
@@ -243,6 +263,8 @@ class AsyncRunner:
             outcomes = settle_handled(work, all_handled, worker=self._name, using=self._using)
             for each in ended:
                 self._ended.remove(each)
+                if each[1].message is self._alone:
+                    self._alone = None
                 self._heart.let_go(each[1].message.delivery)
             self._in_flight[queue] -= len(ended)
             self._tally.finished(queue, len(ended))

@@ -161,6 +161,7 @@ class Database:
             self.value(
                 "SELECT (SELECT count(*) FROM messaging_delivery)"
                 " + (SELECT count(*) FROM messaging_scheduled)"
+                " + (SELECT count(*) FROM messaging_lease)"
             )
         )
 

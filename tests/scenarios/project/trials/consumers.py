@@ -1,10 +1,14 @@
 """Consumers: the body says how each message ends."""
 
+import asyncio
 import ctypes
 import os
 import signal
 import time
 from pathlib import Path
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
 
 from messaging import Message, Reject, Retry, consumer
 
@@ -68,3 +72,54 @@ def handle_when_opened(message: Message) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("Nobody opened the gate.")
         time.sleep(0.01)
+
+
+@consumer("leased", max_deliveries=3, backoff="fixed", backoff_base=0.05, lease=2)
+def handle_leased(message: Message) -> None:
+    """Take effect in a transaction that ends a lease; at a gate, if the body names one."""
+    take_effect(message)
+    end(message)
+    if "gate" in message.body:
+        gate = Path(message.body["gate"])
+        gate.with_suffix(".reached").touch()
+        deadline = time.monotonic() + PATIENCE
+        while not gate.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+@consumer("looped", max_deliveries=3, backoff="fixed", backoff_base=0.05, lease=2)
+async def handle_in_a_loop(message: Message) -> None:
+    """Take effect and acknowledge in one transaction, beside others; at a gate, if it is named."""
+    if "gate" in message.body:
+        gate = Path(message.body["gate"])
+        gate.with_suffix(".reached").touch()
+        async with asyncio.timeout(PATIENCE):
+            while not gate.exists():
+                await asyncio.sleep(0.01)
+    end(message)
+    await sync_to_async(take_effect_and_acknowledge)(message)
+
+
+def take_effect_and_acknowledge(message: Message) -> None:
+    """Write the row and settle the message together."""
+    with transaction.atomic():
+        take_effect(message)
+        message.acknowledge()
+
+
+@consumer("hurried", max_deliveries=2, backoff="fixed", backoff_base=0.05, hard_timeout=0.5)
+def hang(message: Message) -> None:
+    """Take effect and never end, in a way that nothing but the end of the process interrupts."""
+    take_effect(message)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(PATIENCE)
+
+
+hoard: list[bytes] = []
+
+
+@consumer("hungry")
+def grow(message: Message) -> None:
+    """Take effect and keep so many MiB for ever."""
+    take_effect(message)
+    hoard.append(b"\1" * (message.body["mib"] << 20))
