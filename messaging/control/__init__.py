@@ -9,19 +9,23 @@ from ..store.filters import Filter, State
 from .burial import dead_letter
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
+from .editing import edit
 from .keys import parked, release_key, release_keys
 from .leases import release_leases
 from .looking import Found, Seen, peek, search
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
+from .selecting import Preview, cancel_matching, move, preview, purge_matching
 
 __all__ = [
     "Filter",
     "Found",
+    "Preview",
     "Seen",
     "State",
     "cancel",
+    "cancel_matching",
     "cancel_message",
     "ceiling",
     "dead_letter",
@@ -29,14 +33,18 @@ __all__ = [
     "depth",
     "disable",
     "discard",
+    "edit",
     "enable",
     "find_queue",
+    "move",
     "obstacle_to_deletion",
     "parked",
     "pause",
     "peek",
+    "preview",
     "purge",
     "purge_dead",
+    "purge_matching",
     "redrive",
     "redrive_all",
     "redrive_queue",

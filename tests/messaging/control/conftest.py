@@ -36,5 +36,5 @@ def changes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def in_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("batches", "purging", "deadletters"):
+    for module in ("batches", "purging", "deadletters", "selecting"):
         monkeypatch.setattr(f"messaging.control.{module}.BATCH", 3)

@@ -1,0 +1,171 @@
+"""Edit a message that waits: find all its places, keep workers from them, and keep what it said."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from .connection import run
+
+
+class Place(NamedTuple):
+    """Where a message waits: "ready", "keyed", "scheduled", "leased" or "dead".
+
+    ``at``: when it is due, until when it is held, or when it died; ``by``: who holds it, or why it
+    died. ``ordered``: in the lane of an ordering key.
+    """
+
+    state: str
+    queue_id: int
+    priority: int
+    id: int
+    attempt: int
+    expires_at: Any
+    lane_id: int | None
+    ordered: bool
+    at: Any
+    by: str
+
+
+# There is no index by message where most wait, and all of that is looked at: the caller limits the
+# time. The tables are narrow, and one operator's question is worth no entry for every message.
+FIND = """
+    SELECT 'ready', queue_id, priority, id, attempt, expires_at, NULL::bigint, false,
+        NULL::timestamptz, ''
+    FROM messaging_delivery WHERE message_id = %(message_id)s AND lane_id IS NULL
+    UNION ALL
+    SELECT 'keyed', entry.queue_id, entry.priority, entry.id, entry.attempt, entry.expires_at,
+        entry.lane_id, coalesce(lane.kind = 0, true), NULL, ''
+    FROM messaging_laneentry AS entry LEFT JOIN messaging_lane AS lane ON lane.id = entry.lane_id
+    WHERE entry.message_id = %(message_id)s
+    UNION ALL
+    SELECT 'scheduled', queue_id, priority, id, attempt, expires_at, NULL, false, due_at, ''
+    FROM messaging_scheduled WHERE message_id = %(message_id)s AND lane_id IS NULL
+    UNION ALL
+    SELECT 'leased', queue_id, priority, id, attempt, expires_at, lane_id, false, leased_until,
+        worker
+    FROM messaging_lease WHERE message_id = %(message_id)s
+    UNION ALL
+    SELECT 'dead', origin_id, priority, id, attempts, NULL, NULL, false, died_at, reason
+    FROM messaging_deadletter WHERE message_id = %(message_id)s
+"""
+
+
+def find(connection: BaseDatabaseWrapper, message_id: int) -> list[Place]:
+    """Return every place where a message waits or is held, and its dead letters."""
+    rows = run(connection, FIND, {"message_id": message_id})
+    return [Place._make(row) for row in rows]
+
+
+# Whoever claims skips what is locked here, and what a worker has in hand cannot be locked. For a
+# message with an ordering key the token is locked and not the message alone: a worker with the
+# token would skip the message and take the one behind it.
+LOCK: dict[str, Any] = {
+    "ready": """
+        SELECT priority, id FROM messaging_delivery
+        WHERE queue_id = %(queue_id)s AND priority = %(priority)s AND id = %(id)s
+        FOR UPDATE SKIP LOCKED
+    """,
+    "keyed": """
+        SELECT NULL, NULL FROM messaging_laneentry
+        WHERE queue_id = %(queue_id)s AND lane_id = %(lane_id)s AND id = %(id)s
+        FOR UPDATE SKIP LOCKED
+    """,
+    "scheduled": """
+        SELECT NULL, NULL FROM messaging_scheduled WHERE id = %(id)s FOR UPDATE SKIP LOCKED
+    """,
+    "dead": """
+        SELECT NULL, NULL FROM messaging_deadletter WHERE id = %(id)s FOR UPDATE SKIP LOCKED
+    """,
+}
+# Where the one token of a lane may be; of a parked lane, which has none, the lane itself.
+TOKEN: Sequence[Any] = (
+    """
+    SELECT priority, id FROM messaging_delivery
+    WHERE queue_id = %(queue_id)s AND lane_id = %(lane_id)s AND message_id = 0
+    FOR UPDATE SKIP LOCKED
+    """,
+    """
+    SELECT NULL, NULL FROM messaging_scheduled WHERE message_id = 0 AND lane_id = %(lane_id)s
+    FOR UPDATE SKIP LOCKED
+    """,
+    "SELECT NULL, NULL FROM messaging_lease WHERE lane_id = %(lane_id)s FOR UPDATE SKIP LOCKED",
+    """
+    SELECT NULL, NULL FROM messaging_lane WHERE id = %(lane_id)s AND parked_at IS NOT NULL
+    FOR UPDATE SKIP LOCKED
+    """,
+)
+
+
+class Held(NamedTuple):
+    """The delivery that claims skip until this transaction ends; None where there is none."""
+
+    priority: int | None
+    id: int | None
+
+
+def lock(connection: BaseDatabaseWrapper, place: Place) -> Held | None:
+    """Keep everybody from a message until this transaction ends; None says that somebody has it."""
+    params = place._asdict()
+    token = _lock_token(connection, params) if place.ordered else Held(None, None)
+    if token is None:
+        return None
+    rows = run(connection, LOCK[place.state], params)
+    if not rows:
+        return None
+    return token if place.ordered else Held._make(rows[0])
+
+
+def _lock_token(connection: BaseDatabaseWrapper, params: dict[str, Any]) -> Held | None:
+    for sql in TOKEN:
+        if rows := run(connection, sql, params):
+            return Held._make(rows[0])
+    return None
+
+
+# What the log no longer holds is told by the dead letter.
+KEEP = """
+    INSERT INTO messaging_edit (message_id, headers, body, edited_by)
+    SELECT %(message_id)s, headers, body, %(by)s FROM (
+        (SELECT headers, body FROM messaging_message WHERE id = %(message_id)s)
+        UNION ALL
+        (SELECT headers, body FROM messaging_deadletter WHERE message_id = %(message_id)s
+         ORDER BY id DESC LIMIT 1)
+    ) AS before
+    LIMIT 1
+"""
+CHANGE: Sequence[Any] = (
+    """
+    UPDATE messaging_message
+    SET headers = coalesce(%(headers)s::jsonb, headers), body = coalesce(%(body)s::jsonb, body)
+    WHERE id = %(message_id)s
+    """,
+    """
+    UPDATE messaging_deadletter
+    SET headers = coalesce(%(headers)s::jsonb, headers), body = coalesce(%(body)s::jsonb, body)
+    WHERE message_id = %(message_id)s
+    """,
+)
+
+
+def change(
+    connection: BaseDatabaseWrapper,
+    message_id: int,
+    *,
+    headers: str | None,
+    body: str | None,
+    by: str,
+) -> None:
+    """Give a message other headers or another body, None for as before, and keep what it said."""
+    params = {"message_id": message_id, "headers": headers, "body": body, "by": by}
+    run(connection, KEEP, params)
+    for sql in CHANGE:
+        run(connection, sql, params)
+
+
+EXISTS = "SELECT 1 FROM messaging_message WHERE id = %s"
+
+
+def exists(connection: BaseDatabaseWrapper, message_id: int) -> bool:
+    """Tell whether the log holds a message."""
+    return bool(run(connection, EXISTS, (message_id,)))
