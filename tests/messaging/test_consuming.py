@@ -5,9 +5,9 @@ import functools
 import pytest
 
 from messaging import consumer, declare_queue, declare_topic
-from messaging.options import POLICIES
 from messaging.exceptions import InvalidName, NotSupported
 from messaging.models import Queue
+from messaging.options import POLICIES
 
 pytestmark = pytest.mark.usefixtures("declared")
 
