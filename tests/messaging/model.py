@@ -188,6 +188,9 @@ class Model:
         gone = [*self._at(queue, "ready"), *self._at(queue, "scheduled")]
         for item in gone:
             item.place = "purged"
+        for (name, _), lane in self.lanes.items():
+            if name == queue:
+                lane.waits_until = 0  # the retry that the key waited for is gone
         return len(gone)
 
     def cancel(self, message_id: int) -> int:

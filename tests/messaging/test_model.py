@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -383,8 +384,7 @@ class Messages(RuleBasedStateMachine):
 
     @rule(length=units)
     def time_passes(self, length):
-        pass_time(length)
-        self.model.now += length
+        self._pass(length)
         happened["time passing"] += 1
 
     @rule()
@@ -396,8 +396,7 @@ class Messages(RuleBasedStateMachine):
     def retention_passes(self, sure):
         if not sure:
             return
-        pass_time(RETENTION)
-        self.model.now += RETENTION
+        self._pass(RETENTION)
         happened["prune"] += maintenance.prune() > 0
         needed = {i.message_id for i in self.model.items.values() if i.place not in GONE}
         dead = {item.message_id for item in self.model.at("dead")}
@@ -428,6 +427,15 @@ class Messages(RuleBasedStateMachine):
             message_id=int(message_id), queue=queue, key=key, priority=priority, expires=expires
         )
         self.model.arrive(item, delay)
+
+    def _pass(self, length: int) -> None:
+        """Let time pass, for what is in the database and in the hands of those who received."""
+        execute(PASS.format(f"interval '{length * UNIT} seconds'"))
+        self.model.now += length
+        back = timedelta(seconds=length * UNIT)
+        for message, _ in self.held:
+            if expires_at := message.delivery.expires_at:
+                message.delivery = message.delivery._replace(expires_at=expires_at - back)
 
     def _tidy(self) -> None:
         """Do what workers do by the way."""
@@ -488,11 +496,6 @@ def state() -> dict[tuple[int, str], tuple[str, int, str]]:
     found = {(message, queue): tuple(what) for message, queue, *what in rows}
     assert len(found) == len(rows), "a message is in two places"
     return found
-
-
-def pass_time(length: int) -> None:
-    """Let time pass."""
-    execute(PASS.format(f"interval '{length * UNIT} seconds'"))
 
 
 handlers: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from messaging.sync import synchronise
 
 SEED = 20261124
 # Of three sessions there may be tens of thousands of orders: so many of them at most, twice.
-MOST = 150
+MOST = 80
 EXPECTED = (DeduplicationConflict, LeaseLost)
 POLICIES = {"max_deliveries": 2, "backoff": "fixed", "backoff_base": 0, "jitter": "none"}
 
