@@ -115,6 +115,16 @@ class TestDraining:
         assert drain() == 20
         assert most == [4]
 
+    def test_drain_counts_a_handler_that_wants_to_end_the_process(self, declare):
+        async def handle(message):
+            if message.body:
+                raise SystemExit
+
+        declare(handle, backoff_base=60)
+        send_many("invoices", [1, 0])
+        assert drain() == 2
+        assert waiting() == {"scheduled": 1}
+
     async def test_drain_can_be_called_from_a_test_that_is_async(self, declared):
         from messaging import consumer
 
@@ -409,13 +419,17 @@ class TestLostConnections:
             await Group.objects.acreate(name=str(message.body))
 
         declare(handle)
+        ((before,),) = execute("SELECT clock_timestamp()")
         start()
         send_many("invoices", range(10))
         until(lambda: len(begun) == 10)
-        execute(
+        ended = execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_start > %s",
+            before,
         )
+        assert ended
         gate.set()
         until(lambda: waiting() == {})
         assert (sorted(begun), failures()) == ([1] * 10, [])

@@ -68,12 +68,14 @@ def test_a_beat_waits_for_nobody(held, elsewhere):
 
 
 def test_a_lost_connection_costs_a_reconnect(heart, held, until):
+    ((before,),) = execute("SELECT clock_timestamp()")
     (delivered,) = held(1)
     heart.hold(delivered, 1)
     until(lambda: execute(LATER) == [(True,)])
     execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_start > %s",
+        before,
     )
     much_later = LATER.replace("1.2", "2.5")
     until(lambda: execute(much_later) == [(True,)])
