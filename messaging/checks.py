@@ -12,6 +12,7 @@ from django.db import connections
 
 from . import conf
 from .consuming import declarations
+from .store.notifications import is_pooled
 
 MINIMUM_POSTGRESQL = 15
 
@@ -41,6 +42,19 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
                 checks.Error(
                     f"MESSAGING[{key!r}] is {value!r}.",
                     hint=f"Use a number above 0; the default is {conf.DEFAULTS[key]!r}.",
+                    id="messaging.E002",
+                )
+            )
+    for key, kind, remedy in (
+        ("LISTEN_URL", str | None, "Use a connection URL, or None"),
+        ("PREPARE_STATEMENTS", bool, "Use True or False"),
+    ):
+        value = getattr(conf, key)
+        if not isinstance(value, kind):
+            found.append(
+                checks.Error(
+                    f"MESSAGING[{key!r}] is {type(value).__name__}.",
+                    hint=f"{remedy}; the default is {conf.DEFAULTS[key]!r}.",
                     id="messaging.E002",
                 )
             )
@@ -114,9 +128,9 @@ def check_database(databases: Any = None, **kwargs: Any) -> list[checks.CheckMes
         cursor.execute(
             "SELECT current_setting('server_version_num')::int, current_setting('fsync'), "
             "current_setting('full_page_writes'), current_setting('synchronous_commit'), "
-            "pg_is_in_recovery()"
+            "pg_is_in_recovery(), pg_backend_pid()"
         )
-        version, fsync, full_page_writes, synchronous_commit, replica = cursor.fetchone()
+        version, fsync, full_page_writes, synchronous_commit, replica, backend = cursor.fetchone()
     if version // 10_000 < MINIMUM_POSTGRESQL:
         found.append(
             checks.Error(
@@ -139,6 +153,16 @@ def check_database(databases: Any = None, **kwargs: Any) -> list[checks.CheckMes
                     id="messaging.W002",
                 )
             )
+    if not conf.LISTEN_URL and is_pooled(connections[alias].connection, backend):
+        found.append(
+            checks.Warning(
+                f"DATABASES[{alias!r}] goes through a pooler: workers hear no wake-ups and poll "
+                f"every {conf.POLL_INTERVAL:g} seconds.",
+                hint="Set MESSAGING['LISTEN_URL'] to a direct connection; and "
+                "MESSAGING['PREPARE_STATEMENTS'] to False for PgBouncer before 1.21.",
+                id="messaging.W003",
+            )
+        )
     if replica:
         found.append(
             checks.Error(

@@ -21,8 +21,9 @@ LOST_PATIENCE = 30.0
 def is_answer(error: DatabaseError) -> bool:
     """Tell whether the server refused this transaction, rather than the connection."""
     sqlstate = getattr(error.__cause__, "sqlstate", None)
-    # Shut down, terminated, connection lost, idle too long: nothing that a message could help.
-    return sqlstate is not None and not sqlstate.startswith(("57P", "08", "25P03"))
+    # Shut down, terminated, connection lost: nothing that a message could help. A session that was
+    # ended because its transaction idled (25P03) is an answer: the handler took too long.
+    return sqlstate is not None and not sqlstate.startswith(("57P", "08"))
 
 
 def restore(

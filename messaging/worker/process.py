@@ -32,6 +32,7 @@ from .configuration import Configuration
 from .heart import Heart
 from .listener import Listener
 from .memory import resident_bytes
+from .orders import OBEYED
 from .pulses import Pulses
 from .runner import Runner
 from .slots import Slots
@@ -41,7 +42,6 @@ logger = logging.getLogger("messaging")
 
 # How a process ends that wants to be replaced: it has grown too large.
 RETIRED = 75
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP, signal.SIGCONT)
 
 CONFIGURE_EVERY = 1.0
 COUNT_EVERY = 1.0
@@ -240,7 +240,7 @@ class Process:
         with contextlib.suppress(AttributeError, ValueError, OSError):
             faulthandler.register(signal.SIGQUIT)
         # Held back since before the fork.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OBEYED)
 
     def _on_stop_signal(self, number: int, frame: object) -> None:
         self._asked_to_stop = True

@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from django.db import InterfaceError, OperationalError, connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from .. import conf, signals
 from ..consuming import Consumer
@@ -103,7 +103,7 @@ class Runner:
             try:
                 done = self.run_round()
                 failures = 0
-            except (OperationalError, InterfaceError) as error:
+            except (DatabaseError, InterfaceError) as error:
                 failures += 1
                 self._recover(error, failures)
                 continue

@@ -6,6 +6,7 @@ from django.core.management import CommandError, call_command, get_commands
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
 
+from messaging import checks as module
 from messaging import consumer, declare_queue, declare_topic
 from messaging.checks import check_database, check_worker_command
 
@@ -59,6 +60,14 @@ class TestSettings:
     def test_a_limit_that_is_no_number_above_0_is_an_error(self, settings, key, value):
         settings.MESSAGING = {key: value}
         assert f"MESSAGING[{key!r}] is {value!r}." in found()["messaging.E002"]
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("LISTEN_URL", 5), ("LISTEN_URL", False), ("PREPARE_STATEMENTS", "no")],
+    )
+    def test_a_value_of_the_wrong_kind_is_an_error(self, settings, key, value):
+        settings.MESSAGING = {key: value}
+        assert f"MESSAGING[{key!r}] is {type(value).__name__}." in found()["messaging.E002"]
 
     @pytest.mark.parametrize("messaging", [[], "x", ["DATABASE"]], ids=repr)
     def test_settings_that_are_no_dict_are_an_error(self, settings, messaging):
@@ -161,6 +170,14 @@ class TestTheServer:
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL synchronous_commit = off")
         assert "synchronous_commit = off" in found(databases=["default"])["messaging.W002"]
+
+    def test_a_pooler_without_a_way_around_it_is_a_warning(self, settings, monkeypatch):
+        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: raw.info.backend_pid > 0)
+        told = found(databases=["default"])["messaging.W003"]
+        assert "goes through a pooler" in told
+        assert "Set MESSAGING['LISTEN_URL']" in told
+        settings.MESSAGING = {"LISTEN_URL": "postgresql://direct/"}
+        assert found(databases=["default"]) == {}
 
     def test_an_old_server_is_an_error(self):
         self.pretend("server_version_num", "140012")

@@ -64,6 +64,22 @@ def test_what_is_asked_for_reaches_the_supervisor(two_consumers, asked):
     assert (options.drain, options.max_messages, options.grace) == (True, 5, 0.5)
 
 
+def test_size_health_and_name_reach_it_too(two_consumers, asked):
+    start("--max-memory=200", "--health-port=9000", "--health-host=::1", "--name=front")
+    (options,) = asked
+    assert options.max_memory == 200 * 1024 * 1024
+    assert options.health == ("::1", 9000)
+    assert options.process_name(7) == "front/7"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", "x" * 81])
+def test_a_name_that_could_be_taken_for_another_is_refused(two_consumers, asked, name):
+    with pytest.raises(CommandError, match="pattern") as refusal:
+        call_command("runworker", f"--name={name}")
+    assert refusal.value.returncode == 2
+    assert not asked
+
+
 def test_it_creates_the_queues_that_are_declared(two_consumers, asked):
     start()
     assert Queue.objects.filter(name__in=["emails", "invoices"]).count() == 2
@@ -78,6 +94,9 @@ def test_it_creates_the_queues_that_are_declared(two_consumers, asked):
         ("--threads=0", "int of at least 1"),
         ("--threads=1.5", "int of at least 1"),
         ("--max-messages=0", "int of at least 1"),
+        ("--max-memory=0", "int of at least 1"),
+        ("--health-port=0", "int of at least 1 and at most 65535"),
+        ("--health-port=65536", "int of at least 1 and at most 65535"),
         ("--grace=-1", "float of at least 0"),
         ("--grace=nan", "float of at least 0"),
         ("--grace=soon", "float of at least 0"),
@@ -89,17 +108,33 @@ def test_a_bad_number_is_refused_with_its_limit(two_consumers, asked, argument, 
     assert not asked
 
 
-@pytest.mark.parametrize("name", ["", "  "])
-def test_an_empty_name_is_refused(two_consumers, asked, name):
+@pytest.mark.parametrize(
+    "argument", ["", "  ", "--queues=", "--queues=emails,,invoices", "--queues=emails,"]
+)
+def test_an_empty_name_is_refused(two_consumers, asked, argument):
     with pytest.raises(CommandError, match="Leave it out to serve all") as refusal:
-        call_command("runworker", name)
+        call_command("runworker", argument)
     assert refusal.value.returncode == 2
+    assert not asked
+
+
+def test_queues_may_be_listed_with_commas_and_count_once(two_consumers, asked):
+    start("invoices", "--queues=emails, invoices", "--queues=emails")
+    (options,) = asked
+    assert [each.queue for each in options.consumers] == ["invoices", "emails"]
 
 
 def test_an_unknown_queue_is_refused_with_what_was_meant(two_consumers, asked):
     with pytest.raises(CommandError, match=r"'invoice'\. Did you mean 'invoices'\?") as refusal:
         call_command("runworker", "invoice")
     assert refusal.value.returncode == 2
+    assert "A worker serves queues that have a consumer: emails, invoices." in str(refusal.value)
+
+
+def test_a_queue_without_a_consumer_can_be_waited_for(two_consumers, asked):
+    start("invoices", "later", "--wait-for-queue")
+    start("later", "--wait-for-queue")
+    assert [[each.queue for each in options.consumers] for options in asked] == [["invoices"], []]
 
 
 def test_without_any_consumer_it_says_where_to_put_one(declared, asked):

@@ -27,7 +27,7 @@ PATIENCE = 60  # seconds
 @pytest.fixture(autouse=True)
 def _ends_in_time():
     """Tell a process that never ends to end, fail its test, and restore the signals."""
-    numbers = (*module.SIGNALS, signal.SIGHUP, signal.SIGUSR1)
+    numbers = (*module.OBEYED, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     given_up = threading.Event()
 

@@ -1,5 +1,8 @@
 """Workers survive whatever happens to their connections and to their server."""
 
+from contextlib import suppress
+
+import psycopg
 import pytest
 from machinery import wait_until
 
@@ -61,3 +64,65 @@ def test_a_worker_waits_for_a_server_that_is_away(database, send_all, start_work
         report=lambda: worker.output,
     )
     assert worker.children == processes
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["idle_session_timeout = 300", "idle_in_transaction_session_timeout = 300"],
+    ids=["idle", "idle in transaction"],
+)
+def test_sessions_that_the_server_ends_in_quiet_times_are_replaced(
+    database, send_all, start_worker, server, setting
+):
+    server.execute(f"ALTER DATABASE {database.name} SET {setting}")
+    worker = start_worker("--processes=2", ready=2)
+    processes = worker.children
+    for _ in range(2):
+        sent = send_all("alone", [{"end": "linger"}])
+        # Longer than the server waits: the listener, the housekeeping and the runners were idle.
+        wait_until(
+            lambda sent=sent: database.attempts(sent[0]) or sent[0] in database.effects(),
+            report=lambda: worker.output,
+        )
+    assert worker.children == processes
+    assert "Worker thread broke" not in worker.output
+    assert "Worker process died" not in worker.output
+
+
+def test_a_server_without_a_free_connection_is_waited_for(database, send_all, start_worker, server):
+    worker = start_worker("--processes=2", ready=2)
+    processes = worker.children
+    before = worker.output.count("Worker reconnects")
+    taken = []
+    try:
+        database.value(TERMINATE)
+        while worker.output.count("too many clients") < 2:
+            with suppress(psycopg.OperationalError):
+                taken.append(psycopg.connect(server.url("postgres")))
+            assert len(taken) <= 100
+    finally:
+        for connection in taken:
+            connection.close()
+    sent = send_all("alone", [{}] * 10)
+    wait_until(
+        lambda: database.effects() == dict.fromkeys(sent, 1),
+        RECONNECTED_WITHIN,
+        report=lambda: worker.output,
+    )
+    assert worker.output.count("Worker reconnects") > before
+    assert worker.children == processes
+
+
+def test_a_death_is_counted_when_the_server_is_back(
+    database, send_all, start_worker, server, tmp_path
+):
+    gate = tmp_path / "gate"
+    (sent,) = send_all("gated", [{"gate": str(gate)}])
+    worker = start_worker("--processes=1", ready=1)
+    wait_until(gate.with_suffix(".reached").exists, report=lambda: worker.output)
+    (child,) = worker.children
+    server.stop("immediate")
+    child.kill()
+    wait_until(lambda: "Casualties not counted yet" in worker.output, report=lambda: worker.output)
+    server.start()
+    wait_until(lambda: database.attempts(sent) == [1], report=lambda: worker.output)

@@ -13,8 +13,8 @@ from django.db import DatabaseError, OperationalError
 
 from messaging import conf
 from messaging.consuming import Consumer, declarations
-from messaging.exceptions import InvalidName, UnknownQueue
-from messaging.names import check_queue_name
+from messaging.exceptions import UnknownQueue
+from messaging.names import NAME, shown
 from messaging.sync import is_migrated, synchronise
 from messaging.worker.configuration import consumers_for
 from messaging.worker.naming import NameTaken, give_back_name, take_name
@@ -175,10 +175,13 @@ class Command(BaseCommand):
         return consumers
 
     def _checked_name(self, name: str | None) -> str | None:
-        try:
-            return None if name is None else check_queue_name(name)
-        except InvalidName as error:
-            raise CommandError(f"--name: {error}", returncode=2) from error
+        if name is None or NAME.fullmatch(name):
+            return name
+        raise CommandError(
+            f"--name is {shown(name)}: use 1 to 80 ASCII letters, digits, '_', '-' and '.' "
+            f"(pattern {NAME.pattern}).",
+            returncode=2,
+        )
 
     def _prepare_database(self, name: str | None) -> None:
         try:
