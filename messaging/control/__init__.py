@@ -10,6 +10,7 @@ from .burial import dead_letter
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
 from .editing import edit
+from .explaining import Cause, Receiver, Why, explain, receivers
 from .keys import parked, release_key, release_keys
 from .leases import release_leases
 from .looking import Found, Seen, peek, search
@@ -17,13 +18,20 @@ from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
 from .selecting import Preview, cancel_matching, move, preview, purge_matching
+from .timeline import Caused, Event, Timeline, timeline
 
 __all__ = [
+    "Cause",
+    "Caused",
+    "Event",
     "Filter",
     "Found",
     "Preview",
+    "Receiver",
     "Seen",
     "State",
+    "Timeline",
+    "Why",
     "cancel",
     "cancel_matching",
     "cancel_message",
@@ -35,6 +43,7 @@ __all__ = [
     "discard",
     "edit",
     "enable",
+    "explain",
     "find_queue",
     "move",
     "obstacle_to_deletion",
@@ -45,6 +54,7 @@ __all__ = [
     "purge",
     "purge_dead",
     "purge_matching",
+    "receivers",
     "redrive",
     "redrive_all",
     "redrive_queue",
@@ -55,4 +65,5 @@ __all__ = [
     "retry_now",
     "search",
     "tell_workers",
+    "timeline",
 ]

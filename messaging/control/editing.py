@@ -9,9 +9,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..encoding import encode_body, encode_headers
 from ..exceptions import InvalidOption, OperationRefused
 from ..models import Message
-from ..store import editing, searching
+from ..store import editing, places, searching
 from ..store.connection import Rows, connection_for
-from ..store.editing import Place
+from ..store.places import Place
 from .batches import announced
 from .history import Operator, name_of, recorded
 from .queues import join_lanes
@@ -49,8 +49,8 @@ def edit(
             searching.bounded(connection, SECONDS, f"Looking for message {number}"),
             transaction.atomic(using=connection.alias),
         ):
-            places = editing.find(connection, number)
-            skipped = _hold(connection, number, places)
+            found = places.find(connection, number)
+            skipped = _hold(connection, number, found)
             if dry_run:  # gives the locks back
                 transaction.set_rollback(True, using=connection.alias)
             else:
@@ -58,13 +58,13 @@ def edit(
                 editing.change(connection, number, headers=new_headers, body=new_body, by=who)
                 # Workers may have skipped them meanwhile.
                 announced(connection, skipped)
-        done.count = len(places)
+        done.count = len(found)
     return done.count
 
 
-def _hold(connection: BaseDatabaseWrapper, message_id: int, places: list[Place]) -> Rows:
+def _hold(connection: BaseDatabaseWrapper, message_id: int, found: list[Place]) -> Rows:
     """Keep workers from a message; return (queue, priority, id, 1) of what they skip."""
-    if not places:
+    if not found:
         if editing.exists(connection, message_id):
             raise OperationRefused(
                 f"Message {message_id} waits nowhere: it was handled, cancelled or purged, or has "
@@ -72,7 +72,7 @@ def _hold(connection: BaseDatabaseWrapper, message_id: int, places: list[Place])
             )
         raise OperationRefused(f"Message {message_id} is unknown: the log does not hold it.")
     skipped = []
-    for place in places:
+    for place in found:
         if place.state == "leased":
             until = place.at.isoformat(" ", "seconds")
             raise OperationRefused(

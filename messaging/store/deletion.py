@@ -6,6 +6,8 @@ from psycopg import errors
 
 from .connection import run
 
+# A worker process that has been silent for longer is taken for dead.
+LIVE_FOR = "15 seconds"
 LIVE_WORKERS = """
     SELECT name FROM messaging_worker
     WHERE queues ? %(queue)s AND seen_at > statement_timestamp() - interval '15 seconds'

@@ -1,0 +1,163 @@
+"""Tell what happened to a message, from its publication to where it is now."""
+
+import datetime
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..exceptions import OperationRefused
+from ..store import explaining, searching, tracing
+from ..store.connection import connection_for
+from ..store.explaining import Origin
+from ..store.tracing import Link
+from .explaining import MOST_RECEIVERS, Why, explain
+
+SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened to a message: "published", "routed", "failed", "died" or "edited".
+
+    ``by``: the worker or the operator. ``duration`` in seconds. ``headers`` and ``body`` are the
+    JSON texts of what the message said before an edit.
+    """
+
+    at: datetime.datetime
+    what: str
+    text: str
+    queue: str = ""
+    by: str = ""
+    attempt: int | None = None
+    duration: float | None = None
+    error: str = ""
+    headers: str | None = None
+    body: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caused:
+    """A message, where it was sent, and the messages that its handlers sent."""
+
+    id: int
+    sent_to: str
+    published_at: datetime.datetime
+    consequences: tuple["Caused", ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """What is known of a message.
+
+    ``events`` in the order of time; ``now`` says where it is; ``causes`` the nearest one first, as
+    far as the log still holds them. Handled deliveries leave no event. ``is_complete`` is false
+    where there are more than 1,000 consequences.
+    """
+
+    message_id: int
+    sent_to: str
+    correlation_id: str | None
+    events: tuple[Event, ...]
+    now: tuple[Why, ...]
+    causes: tuple[Caused, ...]
+    consequences: tuple[Caused, ...]
+    is_complete: bool
+
+
+def timeline(message_id: int, *, using: str | None = None) -> Timeline:
+    """Return what happened to a message; raises OperationRefused when it is unknown."""
+    number = int(message_id)
+    connection = connection_for(using)
+    now = explain(number, using=using)
+    with searching.bounded(connection, SECONDS, f"The timeline of message {number}"):
+        origin = explaining.origin(connection, number)
+        if origin is None:
+            raise OperationRefused(f"Message {number} is unknown: the log does not hold it.")
+        events = sorted(_events(connection, origin), key=lambda event: event.at)
+        causes = _causes(connection, origin)
+        consequences = tracing.consequences(connection, number)
+    shown = consequences[: tracing.MOST_MESSAGES]
+    return Timeline(
+        message_id=number,
+        sent_to=_sent_to(origin.queue, origin.topic),
+        correlation_id=origin.correlation_id,
+        events=tuple(events),
+        now=tuple(now),
+        causes=tuple(causes),
+        consequences=_tree(number, shown),
+        is_complete=len(shown) == len(consequences),
+    )
+
+
+def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
+    sent_to = _sent_to(origin.queue, origin.topic)
+    yield Event(at=origin.published_at, what="published", text=f"Published to {sent_to}.")
+    if origin.topic:
+        yield from _routes(connection, origin)
+    for failed in tracing.failed(connection, origin.id):
+        died = failed.outcome != "retry"
+        text = f"Delivery {failed.attempt} failed, and it is tried again."
+        if died:
+            text = f"Became a dead letter at delivery {failed.attempt}: {failed.outcome}."
+        yield Event(
+            at=failed.at,
+            what="died" if died else "failed",
+            text=text,
+            queue=failed.queue,
+            by=failed.worker,
+            attempt=failed.attempt,
+            duration=failed.duration,
+            error=failed.error,
+        )
+    for edit in tracing.edits(connection, origin.id):
+        by = f" by {edit.by}" if edit.by else ""
+        yield Event(
+            at=edit.at,
+            what="edited",
+            text=f"Edited{by}.",
+            by=edit.by,
+            headers=edit.headers,
+            body=edit.body,
+        )
+
+
+def _routes(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
+    """Tell by which of today's subscriptions a message went to queues.
+
+    Those that were deleted since are not known any more.
+    """
+    for each in explaining.receivers(connection, origin.topic, MOST_RECEIVERS):
+        if each.matches and each.is_active and each.since <= origin.published_at:
+            text = f"Routed by subscription {each.pattern!r}."
+            yield Event(at=origin.published_at, what="routed", text=text, queue=each.queue)
+
+
+def _causes(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Caused]:
+    if origin.causation_id is not None:
+        for link in tracing.causes(connection, origin.causation_id):
+            yield _caused(link)
+
+
+def _tree(root: int, links: Iterable[Link]) -> tuple[Caused, ...]:
+    """Hang each message below the one that caused it; they come level by level."""
+    below: dict[int | None, list[Caused]] = defaultdict(list)
+    for link in reversed(list(links)):
+        below[link.parent].insert(0, _caused(link, tuple(below.pop(link.id, ()))))
+    return tuple(below[root])
+
+
+def _caused(link: Link, consequences: tuple[Caused, ...] = ()) -> Caused:
+    return Caused(
+        id=link.id,
+        sent_to=_sent_to(link.queue, link.topic),
+        published_at=link.published_at,
+        consequences=consequences,
+    )
+
+
+def _sent_to(queue: str, topic: str) -> str:
+    if topic:
+        return f"topic {topic}"
+    return f"queue {queue}" if queue else "a queue or topic that no longer exists"

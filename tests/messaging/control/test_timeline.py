@@ -1,0 +1,138 @@
+"""Timeline: what happened to a message, what caused it, and what it has caused."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from messaging import Reject, consumer, consuming, control, publish, send, send_many
+from messaging.control import Cause
+from messaging.exceptions import OperationRefused
+from messaging.models import Message, Queue, Scheduled, Subscription, Topic
+from messaging.store import tracing
+from messaging.testing import drain
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def handled(queue: Queue, declared: consuming.Declarations) -> Iterator[None]:
+    """Consume letters: numbers send their predecessors twice, texts fail as they say."""
+
+    @consumer("letters")
+    def handle(message: Any) -> None:
+        if message.body == "bad":
+            raise Reject("no such street")
+        if message.body == "worse":
+            raise ConnectionError("gateway down")
+        if isinstance(message.body, int) and message.body > 0:
+            send_many("letters", [message.body - 1] * 2)
+
+    yield
+
+
+def test_a_timeline_tells_of_publication_failures_edits_death_and_redrive(
+    queue: Queue, handled: None
+) -> None:
+    message_id = send("letters", "worse", correlation_id="order-7")
+    drain("letters")
+    control.edit(message_id, body="bad", by="olga")
+    Scheduled.objects.update(due_at=timezone.now())
+    drain("letters")
+    told = control.timeline(message_id)
+    assert (told.sent_to, told.correlation_id) == ("queue letters", "order-7")
+    assert [event.what for event in told.events] == ["published", "failed", "edited", "died"]
+    published, failed, edited, died = told.events
+    assert published.text == "Published to queue letters."
+    assert (failed.queue, failed.attempt, failed.by) == ("letters", 1, "drain")
+    assert failed.error == "ConnectionError: gateway down"
+    assert failed.duration is not None
+    assert (edited.by, edited.body) == ("olga", '"worse"')
+    assert (died.attempt, died.error) == (2, "Reject: no such street")
+    assert "rejected" in died.text
+    assert [why.cause for why in told.now] == [Cause.DEAD]
+    control.redrive_all()
+    drain("letters")
+    assert [event.what for event in control.timeline(message_id).events][-2:] == ["died", "died"]
+
+
+def test_a_timeline_tells_which_subscriptions_took_a_message_to_which_queues(
+    queue: Queue, handled: None
+) -> None:
+    Topic.objects.create(name="mail.sent")
+    late = Queue.objects.create(name="late")
+    Subscription.objects.create(pattern="mail.*", queue=queue)
+    message_id = publish("mail.sent", "m")
+    Subscription.objects.create(pattern="mail.#", queue=late)
+    told = control.timeline(message_id)
+    assert told.sent_to == "topic mail.sent"
+    assert [(event.what, event.queue) for event in told.events] == [
+        ("published", ""),
+        ("routed", "letters"),
+    ]
+    assert told.events[1].text == "Routed by subscription 'mail.*'."
+
+
+def test_a_timeline_shows_what_caused_a_message_and_what_it_has_caused(
+    queue: Queue, handled: None
+) -> None:
+    root = send("letters", 3)
+    drain("letters")
+    told = control.timeline(root)
+    assert told.causes == ()
+    assert shape(told.consequences) == [[[[], []], [[], []]], [[[], []], [[], []]]]
+    assert told.is_complete
+    leaf = told.consequences[1].consequences[0].consequences[1]
+    below = control.timeline(leaf.id)
+    assert [each.id for each in below.causes] == [
+        told.consequences[1].consequences[0].id,
+        told.consequences[1].id,
+        root,
+    ]
+    assert below.consequences == ()
+
+
+def shape(nodes: Any) -> list[Any]:
+    return [shape(node.consequences) for node in nodes]
+
+
+def test_more_consequences_than_are_shown_are_told(
+    queue: Queue, handled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "MOST_MESSAGES", 5)
+    root = send("letters", 3)
+    drain("letters")
+    told = control.timeline(root)
+    assert not told.is_complete
+    assert shape(told.consequences) == [[[], []], [[]]]
+
+
+def test_causes_and_consequences_are_found_by_an_index(queue: Queue) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO messaging_message (queue_id, headers, body, published_at, causation_id)
+            SELECT %s, '{}', '1', now(), CASE WHEN n %% 3 = 0 THEN n END
+            FROM generate_series(1, 30000) AS n; ANALYZE messaging_message""",
+            [queue.pk],
+        )
+        for sql in (tracing.CAUSES, tracing.CONSEQUENCES):
+            params = {"message_id": 1, "levels": 50, "most": 1_001}
+            cursor.execute(f"EXPLAIN {sql}", params)
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+            assert "Seq Scan on messaging_message" not in plan, plan
+
+
+def test_the_timeline_of_a_dead_letter_outlives_the_log(queue: Queue, handled: None) -> None:
+    message_id = send("letters", "bad")
+    drain("letters")
+    Message.objects.all().delete()
+    told = control.timeline(message_id)
+    assert [event.what for event in told.events] == ["published", "died"]
+    assert told.sent_to == "queue letters"
+
+
+def test_the_timeline_of_an_unknown_message_is_refused(queue: Queue) -> None:
+    with pytest.raises(OperationRefused, match="Message 99 is unknown"):
+        control.timeline(99)
