@@ -3,7 +3,7 @@
 from django.db import transaction
 
 from .engines import wakeup
-from .store import deliveries, retention
+from .store import deliveries, limits, retention
 from .store.connection import connection_for
 
 PROMOTE_BATCH = 1_000
@@ -39,4 +39,5 @@ def prune(using: str | None = None) -> int:
         total += gone
     while gone := retention.prune_expired(connection, PRUNE_BATCH):
         total += gone
+    limits.prune(connection)
     return total

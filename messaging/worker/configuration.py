@@ -46,6 +46,10 @@ class Configuration:
         """Serve no queue for the time being, or serve them again."""
         self.is_held = held
 
+    def known(self) -> Sequence[QueuePolicy]:
+        """Return the policies of all queues that exist."""
+        return list(self._policies.values())
+
     def policy(self, queue: str) -> QueuePolicy | None:
         """Return the policy of a queue, or None while it does not exist or none is served."""
         return None if self.is_held else self._policies.get(queue)

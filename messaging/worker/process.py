@@ -30,6 +30,7 @@ from .bell import Bell
 from .company import Company
 from .configuration import Configuration
 from .heart import Heart
+from .limits import RENEW_EVERY, Limits
 from .listener import Listener
 from .memory import resident_bytes
 from .orders import OBEYED
@@ -107,6 +108,7 @@ class Process:
         self._configuration = Configuration(options.consumers, options.using)
         company = Company() if len(slot_numbers) > 1 else None
         self._heart = Heart(options.using, self.name)
+        self._limits = Limits(self.name, options.using)
         here, in_a_loop = options.shared_out()
         self._runners: list[Runner | AsyncRunner] = [
             Runner(
@@ -120,6 +122,7 @@ class Process:
                 allowance=allowance.of_slot(slot),
                 company=company,
                 heart=self._heart,
+                limits=self._limits,
                 drain=options.drain,
             )
             for slot in slot_numbers
@@ -133,6 +136,7 @@ class Process:
                 name=self.name,
                 heart=self._heart,
                 tally=self._tally,
+                limits=self._limits,
             )
             self._runners.append(loop)
         self._threads: list[threading.Thread] = []
@@ -142,7 +146,9 @@ class Process:
         self._stop_at: float | None = None
         self._retiring = False
         self._has_beaten = False
-        self._due_at = dict.fromkeys(("configure", "count", "beat", "sweep", "promote"), 0.0)
+        self._due_at = dict.fromkeys(
+            ("configure", "count", "beat", "sweep", "promote", "turns"), 0.0
+        )
         # Spread over the workers, and never at the start of all of them.
         self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
 
@@ -161,6 +167,7 @@ class Process:
     def _work(self) -> None:
         self._check_end()
         self._configuration.hold(self._paused)
+        self._keep_house()
         listener = Listener(self._options.using, self._arrived, self._changed)
         if not self._options.drain:
             listener.start()
@@ -298,6 +305,8 @@ class Process:
                     self._arrived([])
             if self._is_due("sweep", SWEEP_EVERY) and leasing.sweep_expired(self._options.using):
                 self._due_at["promote"] = 0.0
+            if self._is_due("turns", RENEW_EVERY):
+                self._take_turns()
             if self._is_due("promote", DUE_EVERY):
                 self._promote()
             if self._is_due("count", COUNT_EVERY):
@@ -314,6 +323,18 @@ class Process:
                 signals.printable(error, 200),
             )
             connections.close_all()
+
+    def _take_turns(self) -> None:
+        """Be the active consumer of queues that have one, or stay it until all is finished."""
+        is_idle = self._paused or self._stop_at is not None
+        running = self._tally.running()
+        mine = [
+            policy
+            for policy in self._configuration.known()
+            if policy.single_active_consumer and (policy.name in running or not is_idle)
+        ]
+        if mine and self._limits.renew(mine):
+            self._arrived([])
 
     def _is_due(self, what: str, every: float) -> bool:
         now = time.monotonic()
@@ -384,6 +405,7 @@ class Process:
     def _sign_off(self) -> None:
         self._release()
         with contextlib.suppress(DatabaseError, InterfaceError):
+            self._limits.resign()
             self._record()
             workers.sign_off(connection_for(self._options.using), self.name)
         wakeup.finish()
