@@ -117,8 +117,12 @@ def encode_body(body: Any, *, index: int | None = None) -> str:
 # Text this long, or this many objects and arrays, are worth a look before they are written out.
 SIMPLE_LENGTH = 65_536
 SIMPLE_CONTAINERS = 50
+_TEXT = frozenset((str,))
 _SCALARS = frozenset((str, int, float, bool, type(None)))
-_write_simple = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+# A circle has more containers than are let through.
+_write_simple = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
 
 
 def _encode_simple(body: Any) -> str | None:
@@ -132,10 +136,8 @@ def _encode_simple(body: Any) -> str | None:
     length = 0
     for container in containers:
         if type(container) is dict:
-            for key in container:
-                if type(key) is not str:
-                    return None
-                length += len(key)
+            if not _TEXT.issuperset(map(type, container)):
+                return None
             container = container.values()
         for item in container:
             kind = type(item)

@@ -256,22 +256,23 @@ def _outgoing(
     if reply_to is not None:
         check_queue_name(reply_to)
     handled = cause.get()
+    # By position: names would cost as much as all the checks.
     return Outgoing(
         name,
         is_topic,
         bodies,
-        headers=encode_headers(headers),
-        priority=check_priority(priority),
-        ordering_key=ordering_key,
-        fairness_key=fairness_key,
-        delay=None if delay is None else _seconds(delay),
-        deliver_at=None if deliver_at is None else _moment(deliver_at),
-        expires_in=None if expires_in is None else check_lifetime(expires_in),
-        deduplication_ids=None if deduplication_id is None else [deduplication_id],
-        message_id=None if message_id is None else check_message_id(message_id),
-        correlation_id=correlation_id or (handled.correlation_id if handled else None),
-        causation_id=None if handled is None else handled.id,
-        reply_to=reply_to,
+        encode_headers(headers),
+        check_priority(priority),
+        ordering_key,
+        fairness_key,
+        None if delay is None else _seconds(delay),
+        None if deliver_at is None else _moment(deliver_at),
+        None if expires_in is None else check_lifetime(expires_in),
+        None if deduplication_id is None else [deduplication_id],
+        None if message_id is None else check_message_id(message_id),
+        correlation_id or (handled.correlation_id if handled else None),
+        None if handled is None else handled.id,
+        reply_to,
     )
 
 

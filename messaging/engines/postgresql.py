@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered, MessageId, Outcome, Settlement
@@ -24,15 +24,27 @@ class PostgreSQLEngine:
 
     def store(self, outgoing: publishing.Outgoing, using: str | None) -> list[MessageId] | None:
         connection = connection_for(using)
-        with explaining(connection, outgoing.message_id):
+        # The context costs as much as the call, so only a failure enters it.
+        try:
             stored = publishing.publish(connection, outgoing)
-            if stored == publishing.NEEDS_BLOCK:
-                with transaction.atomic(using=connection.alias):
-                    # In here too: a block that fails makes a new connection, if it has to.
-                    with explaining(connection, outgoing.message_id):
-                        stored = publishing.publish_in_block(connection, outgoing)
-                    return self._ids(connection, outgoing, stored)
+        except DatabaseError:
+            with explaining(connection, outgoing.message_id):
+                raise
+        if stored is publishing.NEEDS_BLOCK:
+            return self._store_in_block(connection, outgoing)
         return self._ids(connection, outgoing, stored)
+
+    def _store_in_block(
+        self, connection: BaseDatabaseWrapper, outgoing: publishing.Outgoing
+    ) -> list[MessageId] | None:
+        with (
+            explaining(connection, outgoing.message_id),
+            transaction.atomic(using=connection.alias),
+        ):
+            # In here too: a block that fails makes a new connection, if it has to.
+            with explaining(connection, outgoing.message_id):
+                stored = publishing.publish_in_block(connection, outgoing)
+            return self._ids(connection, outgoing, stored)
 
     def _ids(
         self,
@@ -42,10 +54,11 @@ class PostgreSQLEngine:
     ) -> list[MessageId] | None:
         if not isinstance(stored, publishing.Stored):
             return None
+        if not stored.duplicates:
+            self._announce(connection, outgoing, stored)
+            return list(map(MessageId, stored.ids))
         if len(stored.duplicates) < len(stored.ids):
             self._announce(connection, outgoing, stored)
-        if not stored.duplicates:
-            return [MessageId(message_id) for message_id in stored.ids]
         return [
             MessageId.of_duplicate(message_id)
             if position in stored.duplicates
@@ -81,7 +94,7 @@ class PostgreSQLEngine:
         stored: publishing.Stored,
     ) -> None:
         """Tell the workers after the commit; a lost wake-up costs latency, never a message."""
-        if not connection.in_atomic_block and not connection.get_autocommit():
+        if not connection.in_atomic_block and not connection.autocommit:
             return  # Django runs no hooks for those who commit by hand: the workers' polls find it
         arrivals = [
             wakeup.Arrival(queue_id, outgoing.priority, first, count)

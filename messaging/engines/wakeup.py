@@ -75,13 +75,15 @@ class Coalescer:
         self._changed = False
         self._published: Counter[int] = Counter()
         self._count_at = 0.0
-        self._condition = threading.Condition()
+        # The lock by itself where nobody waits: a condition takes it in Python.
+        self._lock = threading.RLock()
+        self._condition = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._raw: psycopg.Connection[tuple[object, ...]] | None = None
 
     def announce(self, arrivals: Iterable[Arrival]) -> None:
         """Gather arrivals for the next wake-up and count them."""
-        with self._condition:
+        with self._lock:
             asleep = not self._arrivals
             for queue_id, priority, first, number in arrivals:
                 if number:

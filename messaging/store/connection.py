@@ -164,7 +164,6 @@ def _watched(
 class explaining:
     """Tell a sender why the database did not take its message, where that is known."""
 
-    # No generator: every message passes here.
     __slots__ = ("connection", "message_id")
 
     def __init__(self, connection: BaseDatabaseWrapper, message_id: str | None) -> None:

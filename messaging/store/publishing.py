@@ -25,20 +25,16 @@ __all__ = [
 # general statement for a single body, without the arrays that cost as much again as the inserts.
 SEND_ONE = Statement(
     """
-    WITH target AS MATERIALIZED (
-        SELECT id, message_ttl FROM messaging_queue
-        WHERE name = $1 AND disabled_at IS NULL AND max_length IS NULL
-        AND NOT content_based_deduplication
-    ),
-    stored AS (
+    WITH stored AS (
         INSERT INTO messaging_message (queue_id, headers, body, correlation_id, causation_id)
-        SELECT id, $2::jsonb, $3::jsonb, $5, $6 FROM target
-        RETURNING id
+        SELECT id, $2::jsonb, $3::jsonb, $5, $6
+        FROM messaging_queue
+        WHERE name = $1 AND disabled_at IS NULL AND max_length IS NULL AND message_ttl IS NULL
+        AND NOT content_based_deduplication
+        RETURNING id, queue_id
     )
-    INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, expires_at)
-    SELECT target.id, $4, stored.id, 1,
-        statement_timestamp() + target.message_ttl * interval '1 second'
-    FROM stored, target
+    INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt)
+    SELECT queue_id, $4, id, 1 FROM stored
     RETURNING message_id, queue_id, id
     """,
     parameters=6,
