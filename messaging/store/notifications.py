@@ -105,12 +105,14 @@ def _refuse_pooler(raw: psycopg.BaseConnection[Any], row: tuple[object, ...] | N
 RECORD_PUBLISHED = """
     WITH forgetful AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
     INSERT INTO messaging_stat (process, queue_id, published)
-    SELECT %s, published.* FROM forgetful, unnest(%s::bigint[], %s::integer[]) AS published
+    SELECT %s, published.* FROM forgetful,
+        unnest(%s::bigint[], %s::integer[]) AS published (queue_id, number)
+    WHERE EXISTS (SELECT FROM messaging_queue WHERE messaging_queue.id = published.queue_id)
 """
 
 
 def record_published(
     raw: psycopg.Connection[tuple[object, ...]], process: str, published: Mapping[int, int]
 ) -> None:
-    """Store how many deliveries this process has published to each queue."""
+    """Store how many deliveries this process has published to each queue that is still there."""
     raw.execute(RECORD_PUBLISHED, (process, list(published), list(published.values())))

@@ -128,3 +128,12 @@ def test_what_was_published_is_one_row_a_queue_in_one_statement(connect, queue):
         ("first", 3, 0),
         ("second", 5, 0),
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_published_to_a_queue_that_is_gone_is_not_recorded(connect, queue):
+    there, gone = queue("there"), queue("gone")
+    number = gone.pk
+    gone.delete()
+    notifications.record_published(connect(), "web-1", {there.pk: 3, number: 5})
+    assert list(Stat.objects.values_list("queue_id", "published")) == [(there.pk, 3)]
