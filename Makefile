@@ -8,6 +8,8 @@ VENV ?= .venv
 export PORT ?= 8000
 ARGS ?=
 
+# Up to four processes, each with a database of its own; a file's tests stay together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.requirements
 
@@ -22,7 +24,7 @@ demo: $(READY) ## Start the shop, its workers and a replay of real orders; Ctrl-
 	@$(RUN) -m config.demo
 
 test: $(READY) ## Run the tests (ARGS= goes to pytest)
-	@$(RUN) -m pytest --ignore=tests/scenarios -m "not proof" $(ARGS)
+	@$(RUN) -m pytest $(PARALLEL) --ignore=tests/scenarios -m "not proof" $(ARGS)
 
 proofs: $(READY) ## Run random stories beside a model, and sessions in every order
 	@$(RUN) -m pytest tests/messaging -m proof $(ARGS)

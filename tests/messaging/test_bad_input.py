@@ -157,7 +157,9 @@ class TestSending:
 
 class TestHandling:
     @pytest.mark.parametrize(
-        "result", [object(), {1, 2}, math.nan, "\0", lambda: None, ValueError("returned")], ids=repr
+        "result",
+        [object(), {1, 2}, math.nan, "\0", lambda: None, ValueError("returned")],
+        ids=lambda result: type(result).__name__,
     )
     def test_what_a_handler_returns_is_ignored_and_its_effect_kept(self, declare, result):
         def handle(message):

@@ -191,7 +191,9 @@ class TestOutcomes:
         assert text in Attempt.objects.get().description
         assert effects() == []
 
-    @pytest.mark.parametrize("result", [5, "three", object(), {1, 2}], ids=repr)
+    @pytest.mark.parametrize(
+        "result", [5, "three", object(), {1, 2}], ids=lambda result: type(result).__name__
+    )
     def test_are_not_what_other_results_mean(self, handle, result):
         handle(lambda messages: result, ["a", "b"])
         assert waiting() == {}
