@@ -10,6 +10,7 @@ ARGS ?=
 
 # Up to four processes, each with a database of its own; a file's tests stay together.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.requirements
 
