@@ -75,7 +75,7 @@ DATABASES = {
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# Topic events reach browsers within one process; several processes share them through Redis.
+# Each ASGI process reads the log for its own browsers, so nothing has to travel between them.
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 }
@@ -86,7 +86,16 @@ if CHANNEL_REDIS_URL := env.str("CHANNEL_REDIS_URL", default=""):
     }
 
 REDIS_URL = env.str("REDIS_URL", default="")
-RQ_QUEUES = {"default": {"URL": REDIS_URL} if REDIS_URL else OnDemandQueue()}
+# Jobs are JSON: pickles would run code as they are read.
+RQ_JOBS = {"SERIALIZER": "rq.serializers.JSONSerializer"}
+RQ_QUEUES = {
+    "default": {"URL": REDIS_URL, **RQ_JOBS} if REDIS_URL else OnDemandQueue(**RQ_JOBS),
+}
+
+SILENCED_SYSTEM_CHECKS = [
+    # The layer is this process's alone, which is all that the live page needs.
+    "messaging.W005",
+]
 
 # The shop's mail goes to a folder. Django 6.1 says it in a setting of another name.
 MAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"

@@ -15,8 +15,10 @@ class MessagingConfig(AppConfig):
 
     def ready(self) -> None:
         from .checks import (
+            check_channel_layer,
             check_database,
             check_declarations,
+            check_rq_serializers,
             check_settings,
             check_worker_command,
         )
@@ -25,6 +27,8 @@ class MessagingConfig(AppConfig):
         checks.register(check_settings)
         checks.register(check_declarations)
         checks.register(check_worker_command)
+        checks.register(check_channel_layer)
+        checks.register(check_rq_serializers)
         checks.register(check_database, checks.Tags.database)
         post_migrate.connect(sync_after_migrate, sender=self)
         autodiscover_modules("consumers")

@@ -118,6 +118,61 @@ def check_worker_command(**kwargs: Any) -> list[checks.CheckMessage]:
     ]
 
 
+def check_channel_layer(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report that the live page has no channel layer, or that its layer is this process's alone."""
+    if not apps.is_installed("channels"):
+        return []
+    layer = getattr(settings, "CHANNEL_LAYERS", {}).get("default")
+    if layer is None:
+        return [
+            checks.Warning(
+                "Channels is installed, and CHANNEL_LAYERS has no 'default': the live page has no "
+                "socket and polls instead.",
+                hint="Add 'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}; the "
+                "live page needs no more.",
+                id="messaging.W004",
+            )
+        ]
+    if settings.DEBUG or not str(layer.get("BACKEND")).endswith(".InMemoryChannelLayer"):
+        return []
+    return [
+        checks.Warning(
+            "CHANNEL_LAYERS['default'] is an InMemoryChannelLayer with DEBUG off: it carries "
+            "nothing from one process to another.",
+            hint="The live page is complete with it, since each ASGI process reads the log "
+            "itself. Silence this, unless other consumers of the project send between processes; "
+            "those need channels_redis.",
+            id="messaging.W005",
+        )
+    ]
+
+
+def check_rq_serializers(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report queues of django-rq whose jobs are pickles, which run code as they are read."""
+    if not apps.is_installed("django_rq"):
+        return []
+    return [
+        checks.Error(
+            f"RQ_QUEUES[{name!r}] reads jobs with pickle: whoever can write to Redis runs code in "
+            f"the workers.",
+            hint=f"Set RQ_QUEUES[{name!r}]['SERIALIZER'] = 'rq.serializers.JSONSerializer', once "
+            f"the jobs that wait are done.",
+            id="messaging.E009",
+        )
+        for name, queue in getattr(settings, "RQ_QUEUES", {}).items()
+        if _is_pickle(queue.get("SERIALIZER"))
+    ]
+
+
+def _is_pickle(serializer: Any) -> bool:
+    """Tell whether RQ takes this for pickle, which it does for nothing at all too."""
+    if isinstance(serializer, str):
+        name = serializer.rpartition(".")[2]
+        return name in ("", "pickle", "DefaultSerializer", "PickleSerializer")
+    loads = getattr(serializer, "loads", None)
+    return serializer is None or getattr(loads, "__module__", None) in ("pickle", "_pickle")
+
+
 def check_database(databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
     """Report what the database server cannot promise (``check --database``)."""
     alias = conf.DATABASE

@@ -1,14 +1,22 @@
 """What is misconfigured is told by `manage.py check`, with the setting's name and a remedy."""
 
+import pickle
+
 import pytest
 from django.core import checks
 from django.core.management import CommandError, call_command, get_commands
 from django.db import connection, connections
 from django.db.migrations.recorder import MigrationRecorder
+from rq.serializers import JSONSerializer, PickleSerializer
 
 from messaging import checks as module
 from messaging import consumer, declare_queue, declare_topic
-from messaging.checks import check_database, check_worker_command
+from messaging.checks import (
+    check_channel_layer,
+    check_database,
+    check_rq_serializers,
+    check_worker_command,
+)
 
 
 def found(databases=()):
@@ -17,7 +25,7 @@ def found(databases=()):
     return {
         message.id: f"{message.msg} {message.hint}"
         for message in messages
-        if message.id.startswith("messaging.")
+        if message.id.startswith("messaging.") and not message.is_silenced()
     }
 
 
@@ -136,6 +144,80 @@ class TestTheWorkerCommand:
     def test_ours_is_found_in_this_project(self):
         assert get_commands()["runworker"] == "messaging"
         assert get_commands()["messagingworker"] == "messaging"
+
+
+class TestTheChannelLayer:
+    IN_MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_silenced(self, settings):
+        settings.SILENCED_SYSTEM_CHECKS = []
+
+    @pytest.mark.parametrize("layers", [{}, {"other": IN_MEMORY["default"]}], ids=["none", "other"])
+    def test_channels_without_one_is_a_warning(self, settings, layers):
+        settings.CHANNEL_LAYERS = layers
+        told = found()
+        assert told.keys() == {"messaging.W004"}
+        assert "CHANNEL_LAYERS has no 'default': the live page has no socket" in told.popitem()[1]
+        del settings.CHANNEL_LAYERS
+        assert found().keys() == {"messaging.W004"}
+
+    def test_one_of_each_process_is_a_warning_in_production_alone(self, settings):
+        settings.CHANNEL_LAYERS = self.IN_MEMORY
+        told = found()
+        assert told.keys() == {"messaging.W005"}
+        assert "each ASGI process reads the log itself" in told.popitem()[1]
+        settings.DEBUG = True
+        assert found() == {}
+
+    def test_one_that_processes_share_is_none(self, settings):
+        settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
+        assert found() == {}
+
+    def test_without_channels_none_is_needed(self, settings):
+        settings.INSTALLED_APPS = ["django.contrib.contenttypes", "messaging"]
+        settings.CHANNEL_LAYERS = {}
+        assert check_channel_layer() == []
+
+
+class TestTheQueuesOfDjangoRq:
+    @pytest.mark.parametrize(
+        "serializer",
+        [
+            None,
+            "",
+            "pickle",
+            "rq.serializers.DefaultSerializer",
+            "rq.serializers.PickleSerializer",
+            PickleSerializer,
+            pickle,
+        ],
+        ids=str,
+    )
+    def test_jobs_that_are_pickles_are_an_error_that_names_the_queue(self, settings, serializer):
+        settings.RQ_QUEUES = {
+            "good": {"URL": "", "SERIALIZER": "json"},
+            "mails": {"URL": "", "SERIALIZER": serializer},
+        }
+        told = found()
+        assert told.keys() == {"messaging.E009"}
+        assert "RQ_QUEUES['mails'] reads jobs with pickle" in told.popitem()[1]
+
+    def test_a_queue_that_says_nothing_pickles(self, settings):
+        settings.RQ_QUEUES = {"mails": {"URL": ""}}
+        assert found().keys() == {"messaging.E009"}
+
+    @pytest.mark.parametrize(
+        "serializer", ["json", "rq.serializers.JSONSerializer", JSONSerializer], ids=str
+    )
+    def test_jobs_that_are_json_are_none(self, settings, serializer):
+        settings.RQ_QUEUES = {"mails": {"URL": "", "SERIALIZER": serializer}}
+        assert found() == {}
+
+    def test_without_django_rq_nobody_asks(self, settings):
+        settings.INSTALLED_APPS = ["django.contrib.contenttypes", "messaging"]
+        settings.RQ_QUEUES = {"mails": {"URL": ""}}
+        assert check_rq_serializers() == []
 
 
 @pytest.mark.django_db
