@@ -28,7 +28,7 @@ test: $(READY) ## Run the tests (ARGS= goes to pytest)
 	@$(RUN) -m pytest $(PARALLEL) --ignore=tests/scenarios -m "not proof" $(ARGS)
 
 proofs: $(READY) ## Run random stories beside a model, and sessions in every order
-	@$(RUN) -m pytest tests/messaging -m proof $(ARGS)
+	@$(RUN) -m pytest tests/messaging -m proof -n 2 --dist worksteal $(ARGS)
 
 scenarios: $(READY) ## Run the tests that kill and restart real processes
 	@$(RUN) -m pytest tests/scenarios $(ARGS)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import proofs
 import pytest
 
 from messaging import consuming
@@ -10,6 +11,11 @@ from messaging.models import Queue, Subscription, Topic
 from messaging.sync import synchronise
 from messaging.worker.configuration import Configuration, consumers_for
 from messaging.worker.runner import Runner
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Add up what the proofs try, in all processes."""
+    proofs.watch(config)
 
 
 @pytest.fixture
