@@ -2,6 +2,10 @@
 
 Each handler runs in the transaction that acknowledges its message: what it writes, what it
 publishes and the acknowledgement commit together.
+
+The customer is the ordering key. The queues keep the policy `block`: an order that is tried again
+holds up the next ones of its customer, and nobody else's; once it is dead, they go on. `park` would
+have them wait for a person, and `skip` would charge the card for the second order before the first.
 """
 
 from messaging import Message, Reject, consumer, once

@@ -15,28 +15,38 @@ declare_topic("stock.low", description="A CD fell below its restock level.")
 
 def order_placed(order: Order) -> None:
     """Announce a stored order."""
-    publish("orders.placed", facts_of(order), deduplication_id=f"order-placed-{order.pk}")
+    publish(
+        "orders.placed",
+        facts_of(order),
+        ordering_key=key_of(order),
+        deduplication_id=f"order-placed-{order.pk}",
+    )
 
 
 def order_processed(order: Order) -> None:
     """Announce an order that is paid and has its stock."""
-    publish("orders.processed", facts_of(order))
+    publish("orders.processed", facts_of(order), ordering_key=key_of(order))
 
 
 def order_cancelled(order: Order) -> None:
     """Announce a cancelled order with its reason."""
     facts = {"reason": order.cancel_reason, "detail": order.cancel_detail}
-    publish("orders.cancelled", facts_of(order) | facts)
+    publish("orders.cancelled", facts_of(order) | facts, ordering_key=key_of(order))
 
 
 def payment_declined(order: Order, detail: str) -> None:
     """Announce that the gateway refused to charge an order."""
-    publish("payments.declined", facts_of(order) | {"detail": detail})
+    publish("payments.declined", facts_of(order) | {"detail": detail}, ordering_key=key_of(order))
 
 
 def stock_low(product: Product) -> None:
     """Announce that a product needs a delivery."""
     publish("stock.low", {"sku": product.sku, "title": product.title, "left": product.stock})
+
+
+def key_of(order: Order) -> str:
+    """Return the key that keeps the orders of one customer in their order, on every queue."""
+    return f"customer-{order.customer_id}"
 
 
 def facts_of(order: Order) -> dict[str, Any]:

@@ -134,8 +134,8 @@ def reopen(order: Order) -> None:
     order.cancel_reason = order.cancel_detail = ""
     order.save(update_fields=["status", "cancelled_at", "cancel_reason", "cancel_detail"])
     # Straight to the two queues: `orders.placed` would tell every subscriber of a new order.
-    send("payments", events.facts_of(order))
-    send("inventory", events.facts_of(order))
+    for queue in ("payments", "inventory"):
+        send(queue, events.facts_of(order), ordering_key=events.key_of(order))
 
 
 def send_confirmation(order: Order) -> Notification:

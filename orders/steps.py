@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from .models import Card, Order
 
 PAYMENT_WAITS = {
-    Card.GOOD: "The gateway is being asked.",
+    Card.GOOD: "The gateway is asked for the orders of a customer one after another.",
     Card.FLAKY: "The gateway times out at first. The queue backs off, then asks again.",
     Card.UNREACHABLE: "The gateway does not answer. After the last delivery the message becomes "
     "a dead letter, and waits there for a person.",
-    Card.DECLINED: "The gateway is being asked.",
+    Card.DECLINED: "The gateway is asked for the orders of a customer one after another.",
 }
 
 

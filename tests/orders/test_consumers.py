@@ -13,6 +13,7 @@ from messaging.testing import drain
 from orders.models import (
     BillingEntry,
     Card,
+    Customer,
     Notification,
     Order,
     Payment,
@@ -36,8 +37,30 @@ def at_once(db):
 
 
 @pytest.fixture
+def no_retry_today(db):
+    """Let whatever fails wait for longer than the test."""
+    apps.get_model("messaging", "Queue").objects.update(
+        jitter="none", backoff_base=3600, backoff_cap=3600
+    )
+
+
+@pytest.fixture
+def other_customer(db):
+    return Customer.objects.create(name="Grace Example", email="grace@example.org")
+
+
+@pytest.fixture
 def limited():
     return Product.objects.get(restock_size=0)
+
+
+def let_the_back_off_pass():
+    apps.get_model("messaging", "Scheduled").objects.update(due_at=timezone.now())
+
+
+def orders_of(effects):
+    """Return the orders of the rows of a model, in the order in which the rows were written."""
+    return [row.order for row in effects.objects.exclude(order=None).order_by("pk")]
 
 
 def status_of(order):
@@ -129,10 +152,11 @@ class TestAFlakyCard:
         assert Payment.objects.count() == 1
         assert not dead_letters("payments")
 
-    def test_waits_for_the_back_off_and_holds_nobody_up(self, place):
+    def test_waits_for_the_back_off_and_holds_no_other_customer_up(
+        self, place, other_customer, no_retry_today
+    ):
         flaky = place(card=Card.FLAKY)
-        good = place()
-        apps.get_model("messaging", "Queue").objects.update(jitter="none", backoff_base=3600)
+        good = place(customer=other_customer)
         drain()
         assert status_of(flaky) == "placed"
         assert status_of(good) == "processed"
@@ -153,6 +177,64 @@ class TestAnUnreachableGateway:
         assert reason == "max_deliveries"
         assert not Payment.objects.exists()
         assert StockMovement.objects.get(order=order).returned_at is None
+
+
+class TestTheOrdersOfOneCustomer:
+    def test_are_paid_in_their_order_when_the_first_payment_fails(self, place, no_retry_today):
+        orders = [place(card=Card.FLAKY, source_reference="flaky"), place(), place()]
+        drain()
+        assert [status_of(order) for order in orders] == ["placed"] * 3
+        assert not Payment.objects.exists()
+        while any(status_of(order) == "placed" for order in orders):
+            let_the_back_off_pass()
+            assert drain()
+        for effects in (Payment, StockMovement, Notification, BillingEntry):
+            assert orders_of(effects) == orders
+
+    def test_are_packed_in_their_order_when_the_first_finds_the_shelf_empty(self, place, product):
+        Product.objects.filter(pk=product.pk).update(stock=1)
+        orders = [place(quantity=2), place(quantity=1)]
+        drain("inventory", "payments")
+        assert not orders_of(StockMovement)
+        Product.objects.filter(pk=product.pk).update(stock=40)
+        let_the_back_off_pass()
+        drain()
+        assert orders_of(StockMovement) == orders
+
+    def test_are_confirmed_in_their_order_when_the_first_mail_fails(
+        self, place, other_customer, no_retry_today, monkeypatch
+    ):
+        first, second, other = place(), place(), place(customer=other_customer)
+
+        def refuse_the_first(self, fail_silently=False):
+            if first.number in self.subject:
+                raise ConnectionRefusedError("not this one")
+            return real_send(self, fail_silently)
+
+        real_send = mail.EmailMessage.send
+        monkeypatch.setattr(mail.EmailMessage, "send", refuse_the_first)
+        drain()
+        assert orders_of(Notification) == [other]
+        monkeypatch.undo()
+        let_the_back_off_pass()
+        drain()
+        assert orders_of(Notification) == [other, first, second]
+
+    def test_go_on_after_one_that_became_a_dead_letter(self, place, at_once):
+        stuck, next_one = place(card=Card.UNREACHABLE), place()
+        drain()
+        assert [reason for reason, _ in dead_letters("payments")] == ["max_deliveries"]
+        assert (status_of(stuck), status_of(next_one)) == ("placed", "processed")
+
+    def test_wait_for_one_that_is_sent_through_again(self, place, no_retry_today):
+        declined = place(card=Card.DECLINED)
+        drain()
+        Order.objects.filter(pk=declined.pk).update(card=Card.FLAKY)
+        control.redrive_queue("cancelled-orders")
+        drain("cancelled-orders")
+        next_one = place()
+        drain()
+        assert (status_of(declined), status_of(next_one)) == ("placed", "placed")
 
 
 class TestADeclinedCard:
@@ -223,8 +305,7 @@ class TestAnEmptyShelf:
         assert status_of(first) == "processed"
         assert status_of(second) == "placed"
         drain("restock")
-        # The back-off passes.
-        apps.get_model("messaging", "Scheduled").objects.update(due_at=timezone.now())
+        let_the_back_off_pass()
         drain()
         assert status_of(second) == "processed"
         product.refresh_from_db()

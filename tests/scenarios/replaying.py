@@ -12,6 +12,7 @@ from machinery import CHECKOUT, Database
 ORDERS = 6_919
 CDS = 16_479
 DOLLARS = Decimal("244091.94")
+CUSTOMERS_WHO_CAME_BACK = 1_152
 PATIENCE = 900  # seconds; on two idle cores it takes one or two minutes
 
 
@@ -54,6 +55,32 @@ def check_shop(database: Database) -> None:
         GROUP BY product.id HAVING product.stock <> sum(movement.quantity)
     """
     assert database.rows(shelves) == []
+
+
+def check_order(database: Database) -> None:
+    """Each step handled the orders of a customer in the order in which they were placed.
+
+    A handler's row gets its id in the transaction that acknowledges the message, and the orders
+    are placed by one process: both ids only rise.
+    """
+    came_back = """
+        SELECT count(*) FROM (
+            SELECT FROM orders_order GROUP BY customer_id HAVING count(*) > 1
+        ) AS customer
+    """
+    assert database.value(came_back) == CUSTOMERS_WHO_CAME_BACK
+    for table in ("payment", "stockmovement", "notification", "billingentry"):
+        inversions = f"""
+            SELECT customer_id, placed, previous FROM (
+                SELECT orders.customer_id, orders.id AS placed,
+                    lag(orders.id) OVER (
+                        PARTITION BY orders.customer_id ORDER BY effect.id) AS previous
+                FROM orders_{table} AS effect JOIN orders_order AS orders
+                    ON orders.id = effect.order_id
+            ) AS handled
+            WHERE placed < previous
+        """
+        assert database.rows(inversions) == [], table
 
 
 def check_messages(database: Database) -> None:

@@ -1,17 +1,17 @@
-"""Real orders go through the shop while its workers are killed: the same sums, to the cent."""
+"""Real orders go through the shop while its workers are killed: the same sums and order."""
 
 import random
 import time
 
 import psutil
 from machinery import Worker, wait_until
-from replaying import PATIENCE, check_messages, check_shop, replay
+from replaying import PATIENCE, check_messages, check_order, check_shop, replay
 
 KILL_EVERY = 2  # seconds
 ENOUGH_KILLS = 5
 
 
-def test_every_real_order_is_processed_once_while_processes_are_killed(
+def test_every_real_order_is_processed_once_and_in_order_while_processes_are_killed(
     database, start_worker, tmp_path, record_property
 ):
     worker = start_worker("--processes=2", ready=2)
@@ -24,6 +24,7 @@ def test_every_real_order_is_processed_once_while_processes_are_killed(
             wait_until(lambda at=next_kill: time.monotonic() >= at)
             kills += kill_one(worker)
     check_shop(database)
+    check_order(database)
     check_messages(database)
     interrupted = database.value(
         "SELECT count(*) FROM messaging_attempt WHERE error = 'WorkerDied'"
