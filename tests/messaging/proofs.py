@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -68,8 +69,6 @@ def watch(config: pytest.Config) -> None:
     """Add up in the process that reports; ``-m proof`` with nothing narrower is the whole run."""
     if hasattr(config, "workerinput"):
         return
-    is_narrowed = config.option.keyword or any(
-        "::" in each or ".py" in each for each in config.args
-    )
-    is_whole = config.option.markexpr == "proof" and not is_narrowed
+    is_whole = config.option.markexpr == "proof" and not config.option.keyword
+    is_whole = is_whole and [Path(each) for each in config.args] == [Path("tests/messaging")]
     config.pluginmanager.register(Tried(is_whole=is_whole), "proofs")

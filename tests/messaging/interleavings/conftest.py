@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from interleaving import Job, Schedule, Stage, explore
+from invariants import hold
+from journal import current
 from proofs import SEED
-from stories import EFFECT, RESET, conserved, execute, handled, held, take_effect, work_off
+from stories import EFFECT, RESET, execute, handled, held, take_effect, work_off
 
 from messaging import DeduplicationConflict, LeaseLost, consumer, declare_topic, receiving
 from messaging.engines import wakeup
+from messaging.engines.postgresql import PostgreSQLEngine
 from messaging.sync import synchronise
 
 # Of three sessions there may be tens of thousands of orders: so many of them at most, twice.
@@ -27,6 +30,10 @@ def shop(transactional_db: None, declared: Any, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(wakeup, where, lambda *_: None)
     monkeypatch.setattr(receiving.Tidied, "is_long_ago", lambda *_: False)
     monkeypatch.setattr(logging.getLogger("messaging"), "disabled", True)
+    store = PostgreSQLEngine.store
+    monkeypatch.setattr(
+        PostgreSQLEngine, "store", lambda *args: current.journal.store(store, *args)
+    )
     for name in ("invoices", "copies"):
         consumer(name, **POLICIES)(take_effect)
     declare_topic("orders.placed")
@@ -40,7 +47,11 @@ def shop(transactional_db: None, declared: Any, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def stage(shop: None) -> Iterator[Stage]:
     """Give a test three sessions."""
-    stage = Stage("abc")
+    stage = Stage(
+        "abc",
+        ending=lambda session: current.journal.ending(session),
+        ended=lambda session, committed: current.journal.ended(session, committed),
+    )
     yield stage
     stage.close()
 
@@ -67,6 +78,7 @@ def every_order(
         def run(prefix: Any, chance: random.Random | None) -> Schedule:
             execute(RESET)
             held.clear()
+            current.begin()
             start()
             return stage.run(jobs, prefix, chance)
 
@@ -96,4 +108,4 @@ def look_at(schedule: Schedule) -> None:
     for result in schedule.results.values():
         if isinstance(result, BaseException) and not isinstance(result, EXPECTED):
             raise result
-    conserved()
+    hold(schedule)

@@ -54,8 +54,12 @@ class Schedule:
 class Session:
     """A thread with a connection, which does a job statement by statement."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, ending: Callable[[str], None], ended: Callable[[str, bool], None]
+    ) -> None:
         self.name = name
+        self._ending = ending
+        self._ended = ended
         self.pid = 0
         self.result: Any = None
         self.next = ""
@@ -111,7 +115,10 @@ class Session:
     def _in_turn(self, what: str, end: Callable[[], None]) -> Callable[[], None]:
         def end_in_turn() -> None:
             self._pause(what)
+            thread = threading.current_thread().name
+            self._ending(thread)
             end()
+            self._ended(thread, what == "COMMIT")
 
         return end_in_turn
 
@@ -135,8 +142,15 @@ class Session:
 class Stage:
     """The sessions of a test; runs one schedule after another."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.sessions = [Session(name) for name in names]
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        ending: Callable[[str], None],
+        ended: Callable[[str, bool], None],
+    ) -> None:
+        """``ending`` and ``ended`` hear of the ends of transactions, just before and after."""
+        self.sessions = [Session(name, ending, ended) for name in names]
 
     def close(self) -> None:
         """End all sessions."""

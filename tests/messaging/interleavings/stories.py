@@ -1,6 +1,5 @@
 """Stories: what sessions do in the interleavings, and what has to hold after each schedule."""
 
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
@@ -8,8 +7,21 @@ from typing import Any
 
 from django.db import OperationalError, connection, connections, transaction
 from interleaving import Job, Schedule
+from invariants import PLACES, hold
+from journal import current
 
-from messaging import LeaseLost, Message, Reject, control, leasing, maintenance, receive, send
+from messaging import (
+    LeaseLost,
+    Message,
+    Reject,
+    acknowledge_many,
+    control,
+    leasing,
+    maintenance,
+    receive,
+    send,
+    send_many,
+)
 from messaging.models import DeadLetter, Lane, Queue, Scheduled, Subscription
 from messaging.worker.configuration import Configuration, consumers_for
 from messaging.worker.runner import Runner
@@ -19,35 +31,10 @@ ENDLESS = float("inf")
 EFFECT = """
     CREATE UNLOGGED TABLE effect (
         id bigint GENERATED ALWAYS AS IDENTITY, message_id bigint NOT NULL,
-        queue text NOT NULL, attempt integer NOT NULL, key text)
+        queue text NOT NULL, attempt integer NOT NULL, key text, token bigint)
 """
-TAKE_EFFECT = "INSERT INTO effect (message_id, queue, attempt, key) VALUES (%s, %s, %s, %s)"
-# Where each message is, of each queue that should have it; a token stands for no message.
-PLACES = """
-    SELECT message_id, queue_id, 'ready' FROM messaging_delivery WHERE lane_id IS NULL
-    UNION ALL SELECT message_id, queue_id, 'ready' FROM messaging_laneentry
-    UNION ALL SELECT message_id, queue_id, 'leased' FROM messaging_lease
-    UNION ALL SELECT message_id, queue_id, 'scheduled' FROM messaging_scheduled
-        WHERE message_id <> 0
-    UNION ALL SELECT message_id, origin_id, 'dead' FROM messaging_deadletter
-    UNION ALL SELECT effect.message_id, queue.id, 'done'
-        FROM effect JOIN messaging_queue AS queue ON queue.name = effect.queue
-"""
-# Of each lane that somebody knows: its tokens by its own account and in truth, and what waits.
-LANES = """
-    WITH token AS (
-        SELECT lane_id FROM messaging_delivery WHERE lane_id IS NOT NULL
-        UNION ALL SELECT lane_id FROM messaging_scheduled WHERE lane_id IS NOT NULL
-        UNION ALL SELECT lane_id FROM messaging_lease WHERE lane_id IS NOT NULL
-    ),
-    known AS (
-        SELECT lane_id FROM token UNION SELECT lane_id FROM messaging_laneentry
-        UNION SELECT id FROM messaging_lane
-    )
-    SELECT lane.kind, lane.tokens, lane.parked_at IS NOT NULL,
-        (SELECT count(*) FROM token WHERE token.lane_id = known.lane_id),
-        (SELECT count(*) FROM messaging_laneentry AS entry WHERE entry.lane_id = known.lane_id)
-    FROM known LEFT JOIN messaging_lane AS lane ON lane.id = known.lane_id
+TAKE_EFFECT = """
+    INSERT INTO effect (message_id, queue, attempt, key, token) VALUES (%s, %s, %s, %s, %s)
 """
 RESET = """
     DELETE FROM messaging_message; DELETE FROM messaging_delivery; DELETE FROM messaging_scheduled;
@@ -56,7 +43,6 @@ RESET = """
     DELETE FROM messaging_deduplication; DELETE FROM messaging_attempt; DELETE FROM effect;
     DELETE FROM messaging_subscription; UPDATE messaging_queue SET on_failure = 'block';
 """
-FAIR = 1
 
 # What a story keeps from its start for its sessions.
 held: dict[str, Any] = {}
@@ -71,7 +57,9 @@ def execute(sql: str, *params: Any) -> list[tuple[Any, ...]]:
 
 def take_effect(message: Message) -> None:
     """Leave a row in the handler's transaction, and end as the body says."""
-    execute(TAKE_EFFECT, message.id, message.queue, message.attempt, message.ordering_key)
+    current.journal.called(message)
+    token = message.delivery.token
+    execute(TAKE_EFFECT, message.id, message.queue, message.attempt, message.ordering_key, token)
     match message.body:
         case {"fails": int(times)} if message.attempt <= times:
             raise ValueError("as told")
@@ -82,18 +70,6 @@ def take_effect(message: Message) -> None:
             raise Reject("as told")
         case {"sends": body, "to": str(key)}:
             send("invoices", body, ordering_key=key)
-
-
-def conserved() -> None:
-    """Look that each message is in exactly one place, and each lane as it says: I1, I2, I3, I13."""
-    places = Counter((message, queue) for message, queue, _ in execute(PLACES))
-    assert set(places.values()) <= {1}, f"in several places: {execute(PLACES)}"
-    assert not execute("SELECT * FROM messaging_arrival")
-    for kind, tokens, is_parked, found, waiting in execute(LANES):
-        assert tokens is not None, f"{found} tokens and {waiting} entries without a lane"
-        assert tokens == found, f"a lane of {tokens} tokens has {found}"
-        assert found or is_parked, f"a lane with {waiting} entries has no token"
-        assert kind == FAIR or found <= 1, f"an ordering key has {found} tokens"
 
 
 def work_off() -> None:
@@ -108,8 +84,8 @@ def work_off() -> None:
         if not work() + work("copies"):
             break
     places = execute(PLACES)
-    assert {where for _, _, where in places} <= {"done", "dead"}, places
-    conserved()
+    assert {where for _, _, where, _ in places} <= {"done", "dead"}, places
+    hold()
 
 
 def work(queue: str = "invoices") -> int:
@@ -122,7 +98,7 @@ def work(queue: str = "invoices") -> int:
 
 def states() -> list[str]:
     """Return where the messages are, in order."""
-    return [where for *_, where in sorted(execute(PLACES))]
+    return [where for _, _, where, _ in sorted(execute(PLACES))]
 
 
 def handled(key: str = "k") -> list[int]:
@@ -219,11 +195,19 @@ def killed(job: Job) -> Job:
 def subscribe(queue: str) -> None:
     """Let a queue have what is published from now on."""
     Subscription.objects.create(pattern="orders.placed", queue=Queue.objects.get(name=queue))
+    current.journal.subscribed(queue, True)
+
+
+def subscribe_both() -> None:
+    """Start with both queues subscribed."""
+    subscribe("invoices")
+    subscribe("copies")
 
 
 def unsubscribe(queue: str) -> None:
     """Let a queue have nothing more."""
     Subscription.objects.filter(queue__name=queue).delete()
+    current.journal.subscribed(queue, False)
 
 
 def make_due() -> None:
@@ -238,7 +222,18 @@ def lapse() -> None:
 
 def cancel_all() -> int:
     """Cancel what is scheduled."""
-    return control.cancel(list(Scheduled.objects.values_list("pk", flat=True)))
+    found = list(Scheduled.objects.values_list("pk", flat=True))
+    return current.journal.took_away(control.cancel(found))
+
+
+def purge() -> int:
+    """Delete what waits."""
+    return current.journal.took_away(control.purge("invoices"))
+
+
+def discard_dead() -> int:
+    """Delete the dead letter of the start for good."""
+    return current.journal.took_away(control.discard(held["dead"]))
 
 
 def retry_all_now() -> int:
@@ -263,6 +258,39 @@ def one_dead() -> None:
     held["dead"] = [DeadLetter.objects.get().pk]
 
 
+def hold_again() -> None:
+    """Start with one message that an operator took from its holder, and another holds now."""
+    hold_one()
+    control.release_leases([held["held"].delivery.id])
+    (held["later"],) = take()
+    assert held["later"].delivery.id == held["held"].delivery.id
+
+
+def hold_for_the_last_time() -> None:
+    """Start with one message whose last attempt has been held for too long."""
+    hold_one()
+    lapse()
+    leasing.sweep_expired()
+    make_due()
+    maintenance.promote_due()
+    take()
+    lapse()
+
+
+def hold_two() -> None:
+    """Start with two messages that are held."""
+    send_many("invoices", [1, 2])
+    held["first"], held["second"] = take(limit=2)
+
+
+def acknowledge_together() -> None:
+    """Acknowledge two messages in one call; only those take effect that were still held."""
+    with transaction.atomic():
+        for settled in acknowledge_many([held["first"], held["second"]]):
+            if settled.error is None:
+                take_effect(settled.message)
+
+
 def send_keyed(*bodies: Any) -> None:
     """Send to one ordering key, a transaction each unless there is one already."""
     for body in bodies:
@@ -277,7 +305,9 @@ def park_keys() -> None:
 def take(limit: int = 1) -> list[Message]:
     """Receive, as a thread does that never did before."""
     leasing._sources.known.clear()
-    return receive("invoices", limit=limit, lease=60)
+    messages = receive("invoices", limit=limit, lease=60)
+    current.journal.received(messages)
+    return messages
 
 
 def hold_one() -> None:

@@ -4,24 +4,26 @@ import pytest
 from stories import (
     ENDLESS,
     cancel_all,
+    discard_dead,
     execute,
-    held,
     in_a_transaction,
     killed,
     make_due,
     one_dead,
     position,
+    purge,
     redrive_all,
     redrive_dead,
     retry_all_now,
     rolled_back,
     states,
     subscribe,
+    subscribe_both,
     unsubscribe,
     work,
 )
 
-from messaging import DeduplicationConflict, control, maintenance, publish, send, send_many
+from messaging import DeduplicationConflict, maintenance, publish, send, send_many
 from messaging.models import Delivery
 
 pytestmark = pytest.mark.proof
@@ -71,6 +73,19 @@ class TestClaims:
             send_many("invoices", [{"fails": 1}, 1])
 
         every_order(start, {"a": work, "b": work}, one_done_one_failed)
+
+    def test_a_message_that_fails_for_the_last_time_is_dead_once(self, every_order):
+        def start():
+            send("invoices", {"fails": 2})
+            work()
+            make_due()
+            maintenance.promote_due()
+
+        def dead(schedule):
+            assert states() == ["dead"]
+
+        jobs = {"a": work, "b": work, "c": maintenance.promote_due}
+        every_order(start, jobs, dead)
 
 
 class TestSending:
@@ -141,6 +156,32 @@ class TestSending:
         }
         every_order(start, jobs, all_or_none)
 
+    def test_a_publication_that_is_rolled_back_reaches_nobody(self, every_order):
+        def nobody(schedule):
+            assert not states()
+
+        jobs = {
+            "a": rolled_back(lambda: publish("orders.placed", 1)),
+            "b": work,
+            "c": lambda: work("copies"),
+        }
+        every_order(subscribe_both, jobs, nobody)
+
+    def test_each_subscriber_handles_a_publication_with_a_key_once(self, every_order):
+        jobs = {
+            "a": in_a_transaction(lambda: publish("orders.placed", 1, ordering_key="k")),
+            "b": work,
+            "c": lambda: work("copies"),
+        }
+        every_order(subscribe_both, jobs)
+
+    def test_of_two_publications_of_an_id_the_subscribers_have_one(self, every_order):
+        def publish_it():
+            return publish("orders.placed", 1, deduplication_id="one")
+
+        jobs = {"a": in_a_transaction(publish_it), "b": rolled_back(publish_it), "c": publish_it}
+        every_order(subscribe_both, jobs)
+
 
 class TestOperations:
     def test_a_purge_takes_nothing_that_a_worker_holds(self, every_order):
@@ -148,7 +189,7 @@ class TestOperations:
             assert states().count("done") == schedule.results["a"]
             assert len(states()) + schedule.results["b"] == 2
 
-        jobs = {"a": work, "b": lambda: control.purge("invoices")}
+        jobs = {"a": work, "b": purge}
         every_order(lambda: send_many("invoices", [1, 2]), jobs, done_or_gone)
 
     def test_a_cancelled_message_is_not_delivered_and_a_delivered_one_not_cancelled(
@@ -192,7 +233,7 @@ class TestOperations:
             assert schedule.results["a"] + schedule.results["b"] == 1
             assert bool(states()) == schedule.results["a"]
 
-        jobs = {"a": redrive_dead, "b": lambda: control.discard(held["dead"]), "c": work}
+        jobs = {"a": redrive_dead, "b": discard_dead, "c": work}
         every_order(one_dead, jobs, one_of_both)
 
     def test_a_message_that_dies_can_be_redriven_from_then_on(self, every_order):

@@ -10,6 +10,7 @@ from stories import (
     one_after_another,
     overlap,
     park_keys,
+    purge,
     redrive_all,
     send_keyed,
     work,
@@ -112,9 +113,6 @@ class TestKeys:
         every_order(start, jobs, ordered=False)
 
     def test_a_purged_key_takes_new_messages(self, every_order):
-        def purge():
-            return control.purge("invoices")
-
         jobs = {"a": purge, "b": work, "c": in_a_transaction(lambda: send_keyed(3))}
         every_order(lambda: send_keyed(1, 2), jobs, one_after_another)
 

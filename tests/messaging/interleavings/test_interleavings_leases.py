@@ -2,11 +2,15 @@
 
 import pytest
 from stories import (
+    acknowledge_together,
     done_with,
     execute,
     given_back,
     held,
+    hold_again,
+    hold_for_the_last_time,
     hold_one,
+    hold_two,
     in_a_transaction,
     lapse,
     lost,
@@ -108,6 +112,44 @@ class TestLeases:
 
         jobs = {"a": done_with("held"), "b": done_with("later"), "c": work}
         every_order(start, jobs, only_the_later)
+
+    def test_who_held_a_message_before_cannot_settle_it(self, every_order):
+        def only_the_later(schedule):
+            assert isinstance(schedule.results["a"], LeaseLost)
+            assert schedule.results["b"] is None
+            assert states() == ["done"]
+
+        jobs = {"a": done_with("held"), "b": done_with("later")}
+        every_order(hold_again, jobs, only_the_later)
+
+    def test_who_held_a_message_before_cannot_extend_it(self, every_order):
+        def too_late(schedule):
+            assert isinstance(schedule.results["a"], LeaseLost)
+            assert states() == given_back(schedule)
+
+        jobs = {
+            "a": lambda: held["held"].extend(60),
+            "b": lapse,
+            "c": leasing.sweep_expired,
+        }
+        every_order(hold_again, jobs, too_late)
+
+    def test_of_two_acknowledged_together_the_one_that_was_lost_takes_no_effect(self, every_order):
+        def only_what_was_held(schedule):
+            assert states() == (["ready", "done"] if schedule.results["b"] else ["done", "done"])
+
+        jobs = {
+            "a": acknowledge_together,
+            "b": lambda: control.release_leases([held["first"].delivery.id]),
+        }
+        every_order(hold_two, jobs, only_what_was_held)
+
+    def test_what_was_held_too_long_for_the_last_time_is_dead_once(self, every_order):
+        def dead(schedule):
+            assert states() == ["dead"]
+
+        jobs = {name: leasing.sweep_expired for name in "abc"}
+        every_order(hold_for_the_last_time, jobs, dead)
 
     def test_an_operator_takes_a_lease_or_its_holder_settles_it(self, every_order):
         def one_of_both(schedule):
