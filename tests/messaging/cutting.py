@@ -3,8 +3,11 @@
 import select
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from enum import Enum
+
+from django.db import connections
 
 
 class Cut(Enum):
@@ -61,3 +64,26 @@ class Way:
                         server.sendall(question)
                         server.recv(65_536)
                     return
+
+
+@contextmanager
+def another_way(alias: str) -> Iterator[Way]:
+    """Give the test's database a second alias, on a way that can be cut."""
+    near = connections.settings["default"]
+    found = connections["default"].settings_dict
+    way = Way(found["HOST"], int(found["PORT"]))
+    plainly = {"sslmode": "disable", "gssencmode": "disable"}
+    connections.settings[alias] = {
+        **near,
+        "NAME": found["NAME"],
+        "HOST": "127.0.0.1",
+        "PORT": str(way.port),
+        "USER": found["USER"],
+        "PASSWORD": found["PASSWORD"],
+        "OPTIONS": {**near.get("OPTIONS", {}), **plainly},
+        "ENGINE": "django.db.backends.postgresql",
+    }
+    yield way
+    connections[alias].close()
+    del connections[alias], connections.settings[alias]
+    way.close()

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 from asgiref.sync import sync_to_async
-from cutting import Cut, Way
+from cutting import Cut, another_way
 from django.db import OperationalError, connection, connections, transaction
 
 from messaging import (
@@ -55,24 +55,8 @@ def invoices(queue, topic, subscribe):
 @pytest.fixture(autouse=True, scope="module")
 def far(django_db_setup):
     """Give the same database a second alias, `far`, on a way that can be cut."""
-    near = connections.settings["default"]
-    found = connections["default"].settings_dict
-    way = Way(found["HOST"], int(found["PORT"]))
-    plainly = {"sslmode": "disable", "gssencmode": "disable"}
-    connections.settings["far"] = {
-        **near,
-        "NAME": found["NAME"],
-        "HOST": "127.0.0.1",
-        "PORT": str(way.port),
-        "USER": found["USER"],
-        "PASSWORD": found["PASSWORD"],
-        "OPTIONS": {**near.get("OPTIONS", {}), **plainly},
-        "ENGINE": "django.db.backends.postgresql",
-    }
-    yield way
-    connections["far"].close()
-    del connections["far"], connections.settings["far"]
-    way.close()
+    with another_way("far") as way:
+        yield way
 
 
 @pytest.fixture
