@@ -1,6 +1,7 @@
 """Bad input is refused by one clear error where it comes in, and harms nothing beside it."""
 
 import datetime
+import getpass
 import math
 from io import StringIO
 
@@ -9,7 +10,7 @@ from django.core import checks
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from effects import effects, take_effect, waiting
+from effects import effects, execute, take_effect, waiting
 
 from messaging import (
     DeduplicationConflict,
@@ -146,6 +147,20 @@ class TestSending:
             assert waiting() == {}
         assert waiting() == {"ready": 1}
 
+    @pytest.mark.django_db(transaction=True)  # a setting of the session, as a replica has it
+    @pytest.mark.parametrize("many", [1, 600])
+    def test_a_session_that_may_only_read_is_told_at_once(self, destinations, many):
+        execute("SET default_transaction_read_only = on")
+        try:
+            for call, name in ((send_many, "invoices"), (publish_many, "orders.placed")):
+                with pytest.raises(MessagingError, match="read-only"):
+                    call(name, ["x"] * many)
+            with pytest.raises(MessagingError, match="read-only"):
+                send("invoices", "x")
+        finally:
+            execute("SET default_transaction_read_only = off")
+        assert waiting() == {}
+
     @pytest.mark.django_db(transaction=True)  # the live page shows what is committed
     def test_a_large_integer_reaches_the_browser_as_its_digits(self, destinations, admin_client):
         message_id = send("invoices", {"n": 2**53 + 1})
@@ -278,3 +293,17 @@ class TestCommands:
         assert refused.value.returncode == 2
         assert "--yes" in str(refused.value)
         assert waiting() == {"dead": 1}
+
+    def test_a_purge_and_a_redrive_are_on_record_with_who_did_them(self, declare, caplog):
+        def handle(message):
+            raise Reject("no")
+
+        declare(handle)
+        send_many("invoices", ["a", "b"])
+        drain()
+        with caplog.at_level("INFO", "messaging"):
+            call_command("redrive", "--all", "--yes", stdout=StringIO())
+            call_command("purge", "invoices", "--yes", stdout=StringIO())
+        who = f"by={getpass.getuser()} (manage.py)"
+        assert f"Dead letters redriven count=2 {who}" in caplog.messages
+        assert f"Queue purged queue=invoices count=2 {who}" in caplog.messages
