@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -123,6 +124,7 @@ class Process:
                 company=company,
                 heart=self._heart,
                 limits=self._limits,
+                retrying=self._expect_due,
                 drain=options.drain,
             )
             for slot in slot_numbers
@@ -146,6 +148,8 @@ class Process:
         self._stop_at: float | None = None
         self._retiring = False
         self._has_beaten = False
+        # When retries are due that the threads have scheduled.
+        self._retries_at: deque[float] = deque()
         self._due_at = dict.fromkeys(
             ("configure", "count", "beat", "sweep", "promote", "turns"), 0.0
         )
@@ -307,6 +311,8 @@ class Process:
                 self._due_at["promote"] = 0.0
             if self._is_due("turns", RENEW_EVERY):
                 self._take_turns()
+            while self._retries_at:
+                self._due_at["promote"] = min(self._due_at["promote"], self._retries_at.popleft())
             if self._is_due("promote", DUE_EVERY):
                 self._promote()
             if self._is_due("count", COUNT_EVERY):
@@ -345,6 +351,12 @@ class Process:
 
     def _pause(self) -> float:
         return max(0.01, min(min(self._due_at.values()) - time.monotonic(), 1.0))
+
+    def _expect_due(self, after: float) -> None:
+        """Look again when a retry is due that would otherwise wait for the next look."""
+        if after < DUE_EVERY:
+            self._retries_at.append(time.monotonic() + after)
+            self._bell.ring()
 
     def _promote(self) -> None:
         """Make due deliveries ready, and look again when the next one is due."""

@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from django.db import DatabaseError, InterfaceError, connections
 
@@ -13,7 +13,7 @@ from ..consuming import Consumer
 from ..engines import engine
 from ..engines.wakeup import Arrival
 from ..handling import TransactionLost
-from ..messages import Outcome
+from ..messages import Outcome, Settlement
 from ..policies import QueuePolicy
 from ..store.connection import connection_for
 from . import losses
@@ -37,7 +37,8 @@ MAX_RECONNECT_WAIT = 3.0
 class Runner:
     """Serves its queues in turn, by their weights, until it is told to stop.
 
-    Without ``limits`` it handles whatever it finds, as a test wants it.
+    Without ``limits`` it handles whatever it finds, as a test wants it. ``retrying`` is told in how
+    many seconds the first of some failed messages is due again.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Runner:
         company: Company | None = None,
         limits: Limits | None = None,
         heart: Heart | None = None,
+        retrying: Callable[[float], object] = lambda after: None,
         drain: bool = False,
     ) -> None:
         self._consumers = consumers
@@ -67,6 +69,7 @@ class Runner:
         self._tally = tally or Tally()
         self._allowance = allowance or Allowance(None)
         self._limits = limits
+        self._retrying = retrying
         self._drain = drain
         self._works: dict[str, Work] = {}
         self._arrivals: deque[Arrival] = deque()
@@ -208,6 +211,8 @@ class Runner:
                 work.losses.pop(outcome.delivered.id, None)
         if settled:
             self._tally.add(work.source.policy.id, settled)
+        if waits := [o.after for o in settled if o.settlement is Settlement.RETRY]:
+            self._retrying(min(waits))
 
     def _recover(self, error: Exception, failures: int) -> None:
         """Get a new connection; what was claimed is ready again, uncounted."""

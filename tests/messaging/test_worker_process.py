@@ -10,7 +10,7 @@ import pytest
 from django.db import OperationalError, transaction
 from effects import effects, execute, take_effect
 
-from messaging import consumer, control, send, signals
+from messaging import Retry, consumer, control, send, signals
 from messaging.models import Queue, Stat, Worker
 from messaging.testing import drain
 from messaging.worker import process as module
@@ -154,6 +154,7 @@ def test_a_closed_terminal_does_not_end_it(process, run, until):
     assert run(process(), close_the_terminal) == 0
 
 
+@pytest.mark.usefixtures("way_past_a_pooler")
 def test_it_obeys_a_pause_within_moments(process, run, until):
     a_process = process()
 
@@ -258,6 +259,31 @@ def test_what_outlasts_the_grace_is_abandoned_and_not_counted(
         stopping.result()
         for thread in a_process._threads:
             thread.join(10)
+
+
+@pytest.mark.parametrize("key", [None, "ada"])
+@pytest.mark.parametrize("after", [0, 0.2])
+def test_a_retry_comes_when_it_is_due_and_not_at_the_next_look(
+    process, run, until, monkeypatch, key, after
+):
+    monkeypatch.setattr(module, "DUE_EVERY", 3600.0)
+
+    def fail_once(message):
+        if message.attempt == 1:
+            raise Retry(after=after)
+        take_effect("handled")
+
+    consumer("retried")(fail_once)
+    drain()
+    a_process = process()
+
+    def play():
+        # The first look is over, and the next one is in an hour.
+        until(lambda: a_process._due_at["promote"] > time.monotonic() + 60)
+        send("retried", 1, ordering_key=key)
+        until(lambda: effects() == ["handled"])
+
+    run(a_process, play)
 
 
 def test_what_is_due_and_locked_is_not_asked_for_in_circles(process, elsewhere, until):
