@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from django.db import connection
-from effects import execute, make_due, waiting
+from effects import execute, let_leases_end, make_due, waiting
 
 from messaging import Retry, handling, receive, send, send_many, signals
 from messaging.models import DeadLetter, Queue, Stat
@@ -15,7 +15,8 @@ from messaging.worker.tally import Tally
 
 pytestmark = pytest.mark.django_db
 
-TABLES = ("messaging_delivery", "messaging_laneentry", "messaging_scheduled")
+TABLES = ("messaging_delivery", "messaging_laneentry", "messaging_scheduled", "messaging_lease")
+KEYS = [{}, {"ordering_key": "a"}, {"fairness_key": "a"}]
 
 
 def let_expire(body):
@@ -27,6 +28,12 @@ def let_expire(body):
             " (SELECT id FROM messaging_message WHERE body = to_jsonb(%s::text))",
             body,
         )
+
+
+def pass_the_hour():
+    """Let everything be past its time that lives for an hour, and nothing else."""
+    for table in TABLES:
+        execute(f"UPDATE {table} SET expires_at = expires_at - interval '1 hour'")
 
 
 @pytest.fixture(params=["plain", "batch", "leased", "async"])
@@ -92,7 +99,8 @@ class TestAnExpiredMessage:
         assert [message.body for message in receive("letters", limit=10)] == ["next"]
         assert list(Stat.objects.values_list("queue__name", "expired")) == [("letters", 1)]
 
-    def test_is_not_tried_again(self, declare):
+    @pytest.mark.parametrize("options", KEYS, ids=str)
+    def test_is_not_tried_again(self, declare, options):
         attempts = []
 
         def fail(message):
@@ -100,12 +108,29 @@ class TestAnExpiredMessage:
             raise Retry(after=60)
 
         declare(fail, max_deliveries=3)
-        send("invoices", "gone", expires_in=3600)
+        send("invoices", "gone", expires_in=3600, **options)
         drain("invoices")
-        let_expire("gone")
+        pass_the_hour()
         make_due()
         drain("invoices")
         assert attempts == [1]
+        assert waiting() == {}
+
+    @pytest.mark.parametrize("options", KEYS, ids=str)
+    @pytest.mark.parametrize("end", ["release", "release for later", "lapse"])
+    def test_is_not_received_again(self, queue, end, options):
+        queue()
+        send("invoices", "gone", expires_in=3600, **options)
+        lanes.join_now(connection)
+        (message,) = receive("invoices")
+        if end == "lapse":
+            let_leases_end()
+        else:
+            message.release(after=60 if end == "release for later" else None)
+        pass_the_hour()
+        for _ in range(2):  # a lease that ended is followed by a back-off
+            make_due()
+            assert receive("invoices") == []
         assert waiting() == {}
 
 
