@@ -145,14 +145,17 @@ class PostgreSQLSource:
         if surplus:  # a second token of one fairness key: another worker's share
             deliveries.put_back(self._connection, surplus)
         each = 1 if one_a_lane else max(1, (limit - len(plain)) // len(tokens))
-        entries = lanes.take(self._connection, self.policy.id, list(tokens.values()), each)
+        going = [row for row in tokens.values() if row.attempt == lanes.GO]
+        parking = {k: row.priority for k, row in tokens.items() if row.attempt == lanes.PARK}
+        entries = lanes.take(self._connection, self.policy.id, going, each) if going else []
         found = {entry.lane_id for entry in entries}
         empty = {lane_id: row for lane_id, row in tokens.items() if lane_id not in found}
         if empty and (plain or entries):
             # Ending a lane locks it, and what the handlers send may have to wait for other lanes.
             deliveries.put_back(self._connection, [Delivered._make(r[:10]) for r in empty.values()])
         elif empty:
-            self._pass_on([(lane_id, True) for lane_id in empty])
+            self._pass_on([(lane_id, True) for lane_id in empty if lane_id not in parking])
+            self._park(parking)
             self.tidied = True
         return plain + entries
 
@@ -250,8 +253,7 @@ class PostgreSQLSource:
         if held:
             wait = [(lane, touched[lane], after) for lane, after in held.items()]
             lanes.hold(self._connection, self.policy.id, wait)
-        if parked:
-            lanes.park(self._connection, sorted(parked))
+        self._park({lane: touched[lane] for lane in sorted(parked)}, goes_on)
         going_on = touched.keys() - held.keys() - parked - {None}
         self._pass_on([(lane, False) for lane in sorted(filter(None, going_on))], goes_on)
 
@@ -275,6 +277,15 @@ class PostgreSQLSource:
             if o.settlement is Settlement.DEAD and o.delivered.lane_id is not None
         }
         return dead - lanes.fair_ones(self._connection, dead) if dead else set()
+
+    def _park(self, parked: Mapping[int, int], goes_on: bool = False) -> None:
+        if parked and goes_on:
+            for priority, first in lanes.give_back_to_park(
+                self._connection, self.policy.id, list(parked)
+            ):
+                self._hints.lower(priority, first)
+        elif parked:
+            lanes.park(self._connection, self.policy.id, list(parked.items()))
 
     def _pass_on(self, given: Sequence[tuple[int, bool]], goes_on: bool = False) -> None:
         if given:

@@ -16,21 +16,34 @@ from .deliveries import PAYLOAD, Claimed
 # How long a token waits that found nothing while others are at work on its lane, seconds.
 PATIENCE = 0.1
 FAIR = 1
+# What the attempt of a token says: to take what is behind it, or to set its lane aside first.
+GO, PARK = 1, 0
 
-# SKIP LOCKED: the tokens of a fairness key take beside each other. A token's id and not the
-# entry's comes first, because it is what a worker's death has to be looked up by.
+# SKIP LOCKED: the tokens of a fairness key take beside each other. Of an ordering key nothing is
+# taken from behind an entry that somebody else has locked, and may leave where it is: the first of
+# those seen that could not be locked ends it. A token's id and not the entry's comes first, because
+# it is what a worker's death has to be looked up by.
 TAKE: Any = """
-    WITH taken AS (
+    WITH next AS MATERIALIZED (
+        SELECT lane.id AS lane_id, known.kind, entry.ctid AS row, entry.id
+        FROM unnest(%(lane_ids)s::bigint[]) AS lane (id)
+            LEFT JOIN messaging_lane AS known ON known.id = lane.id,
+            LATERAL (
+                SELECT ctid, id FROM messaging_laneentry
+                WHERE queue_id = %(queue_id)s AND lane_id = lane.id
+                ORDER BY id LIMIT %(each)s
+                FOR UPDATE SKIP LOCKED
+            ) AS entry
+    ),
+    taken AS (
         DELETE FROM messaging_laneentry
         WHERE ctid = ANY (ARRAY(
-            SELECT next.ctid
-            FROM unnest(%(lane_ids)s::bigint[]) AS lane (id),
-                LATERAL (
-                    SELECT ctid FROM messaging_laneentry
-                    WHERE queue_id = %(queue_id)s AND lane_id = lane.id
-                    ORDER BY id LIMIT %(each)s
-                    FOR UPDATE SKIP LOCKED
-                ) AS next
+            SELECT next.row FROM next
+            WHERE next.kind = %(fair)s OR NOT EXISTS (
+                SELECT FROM messaging_laneentry AS earlier
+                WHERE earlier.queue_id = %(queue_id)s AND earlier.lane_id = next.lane_id
+                AND earlier.id < next.id AND earlier.id NOT IN (SELECT id FROM next)
+            )
         ))
         RETURNING id, queue_id, lane_id, priority, message_id, attempt, subscription_id, expires_at
     )
@@ -52,6 +65,7 @@ def take(
         "token_ids": [token.id for token in tokens],
         "lane_ids": [token.lane_id for token in tokens],
         "each": each,
+        "fair": FAIR,
     }
     return [Claimed._make(row) for row in run(connection, TAKE, params)]
 
@@ -192,7 +206,7 @@ GIVE_BACK = """
     SELECT %(queue_id)s, coalesce(
         (SELECT entry.priority FROM messaging_laneentry AS entry
          WHERE entry.queue_id = %(queue_id)s AND entry.lane_id = lane.id
-         ORDER BY entry.id LIMIT 1), 0), 0, 1, lane.id
+         ORDER BY entry.id LIMIT 1), 0), 0, %(mark)s, lane.id
     FROM unnest(%(lane_ids)s::bigint[]) AS lane (id)
     RETURNING priority, id
 """
@@ -206,14 +220,22 @@ def give_back(
     Takes no lock: for a transaction that goes on, and may have to wait for others. Whoever claims
     a token with nothing behind it ends the lane.
     """
-    params = {"queue_id": queue_id, "lane_ids": [lane_id for lane_id, _ in given]}
+    params = {"queue_id": queue_id, "lane_ids": [lane_id for lane_id, _ in given], "mark": GO}
+    return run(connection, GIVE_BACK, params)
+
+
+def give_back_to_park(
+    connection: BaseDatabaseWrapper, queue_id: int, lane_ids: Sequence[int]
+) -> Rows:
+    """Put tokens at the tail of their queue, marked: whoever claims one parks its lane."""
+    params = {"queue_id": queue_id, "lane_ids": list(lane_ids), "mark": PARK}
     return run(connection, GIVE_BACK, params)
 
 
 HOLD = """
     INSERT INTO messaging_scheduled
         (queue_id, priority, message_id, attempt, lane_id, due_at, joins_lane)
-    SELECT %(queue_id)s, priority, 0, 1, lane_id,
+    SELECT %(queue_id)s, priority, 0, %(mark)s, lane_id,
         statement_timestamp() + after * interval '1 second', false
     FROM unnest(%(lane_ids)s::bigint[], %(priorities)s::smallint[], %(after)s::float8[])
         AS held (lane_id, priority, after)
@@ -221,11 +243,15 @@ HOLD = """
 
 
 def hold(
-    connection: BaseDatabaseWrapper, queue_id: int, lanes: Sequence[tuple[int, int, float]]
+    connection: BaseDatabaseWrapper,
+    queue_id: int,
+    lanes: Sequence[tuple[int, int, float]],
+    mark: int = GO,
 ) -> None:
     """Have the tokens of (lane, priority, seconds) wait, and all that is behind them."""
     params = {
         "queue_id": queue_id,
+        "mark": mark,
         "lane_ids": [lane_id for lane_id, _, _ in lanes],
         "priorities": [priority for _, priority, _ in lanes],
         "after": [float(after) for _, _, after in lanes],
@@ -233,13 +259,20 @@ def hold(
     run(connection, HOLD, params)
 
 
-PARK = """
+SET_ASIDE = """
     UPDATE messaging_lane SET parked_at = statement_timestamp(), tokens = 0
-    WHERE id = ANY (ARRAY(
-        SELECT id FROM messaging_lane WHERE id = ANY (%s::bigint[]) ORDER BY id FOR UPDATE))
+    WHERE id = ANY (%s::bigint[])
 """
 
 
-def park(connection: BaseDatabaseWrapper, lane_ids: Sequence[int]) -> None:
-    """Set lanes aside, without a token, until somebody releases them."""
-    run(connection, PARK, (list(lane_ids),))
+def park(connection: BaseDatabaseWrapper, queue_id: int, lanes: Sequence[tuple[int, int]]) -> None:
+    """Set (lane, priority of its token) aside, without a token, until somebody releases them.
+
+    A lane that a publisher holds is not waited for: the publisher may be waiting for what this
+    transaction holds. Its token is marked and waits a little, and whoever claims it tries again.
+    """
+    locked = {lane_id for (lane_id,) in run(connection, LOCK, ([lane for lane, _ in lanes],))}
+    if locked:
+        run(connection, SET_ASIDE, (list(locked),))
+    if left := [(*each, PATIENCE) for each in lanes if each[0] not in locked]:
+        hold(connection, queue_id, left, PARK)

@@ -3,11 +3,14 @@
 import threading
 
 import pytest
+from django.contrib.auth.models import Group
 from django.db import connection, transaction
+from effects import make_due
 
-from messaging import consumer, send
+from messaging import Reject, consumer, receive, send, send_many
+from messaging.control.keys import release_key
 from messaging.engines import engine
-from messaging.messages import Delivered
+from messaging.messages import Delivered, Outcome, Settlement
 from messaging.models import Delivery, Lane, LaneEntry, Message, Scheduled
 from messaging.store import lanes
 from messaging.store.configuration import policies
@@ -144,6 +147,49 @@ class TestTaking:
             assert elsewhere(claim).result(15) == ["1"]
             transaction.set_rollback(True)
 
+    @pytest.mark.parametrize(
+        ("key", "taken"), [("ordering_key", ["0"]), ("fairness_key", ["0", "2", "3"])]
+    )
+    def test_nothing_of_an_ordering_key_goes_before_what_an_operator_has_locked(
+        self, handled, elsewhere, key, taken
+    ):
+        send_many("invoices", range(4), **{key: "a"})
+        locked, may_end = threading.Event(), threading.Event()
+
+        def purge_and_think_better_of_it(number):
+            with transaction.atomic():
+                LaneEntry.objects.filter(pk=entries[number]).delete()
+                locked.set()
+                assert may_end.wait(15)
+                transaction.set_rollback(True)
+
+        def claim():
+            with transaction.atomic():
+                rows = source().claim(10, thorough=True)
+                transaction.set_rollback(True)
+            return [row.body for row in rows]
+
+        entries = list(LaneEntry.objects.order_by("pk").values_list("pk", flat=True))
+        purge = elsewhere(purge_and_think_better_of_it, 1)
+        assert locked.wait(15)
+        assert claim() == taken
+        may_end.set()
+        purge.result(15)
+        locked.clear()
+        may_end.clear()
+        purge = elsewhere(purge_and_think_better_of_it, 0)
+        assert locked.wait(15)
+        drain("invoices")
+        if key == "ordering_key":
+            assert handled == []
+        may_end.set()
+        purge.result(15)
+        Scheduled.objects.update(due_at="2020-01-01T00:00Z")
+        drain("invoices")
+        assert sorted(handled) == [0, 1, 2, 3]
+        if key == "ordering_key":
+            assert handled == [0, 1, 2, 3]
+
     def test_one_a_lane_takes_the_first_of_each_key(self, handled):
         for key in "ab":
             for number in range(3):
@@ -175,6 +221,83 @@ class TestTaking:
         Scheduled.objects.update(due_at="2020-01-01T00:00Z")
         drain("invoices")
         assert handled == [0, 1]
+
+
+class TestParking:
+    @pytest.fixture
+    def rejected(self, queue):
+        """Return the bodies that a consumer has rejected, of a queue that parks keys for that."""
+        queue(on_failure="park")
+        bodies = []
+
+        @consumer("invoices")
+        def reject(message):
+            bodies.append(message.body)
+            raise Reject("No such order")
+
+        return bodies
+
+    def test_a_key_is_parked_without_waiting_for_a_publisher_who_waits_for_the_handler(
+        self, rejected, elsewhere, until, waiters
+    ):
+        """The publisher holds the key and waits for a row; the handler's transaction has the row.
+
+        Waiting for the key would be a deadlock, which PostgreSQL ends with an error for one.
+        """
+        Group.objects.create(name="row")
+        send_many("invoices", [1, 2], ordering_key="a")
+        joined = threading.Event()
+
+        def publish():
+            with transaction.atomic():
+                send("invoices", 3, ordering_key="a")
+                lanes.join_now(connection)
+                joined.set()
+                Group.objects.select_for_update().get()
+
+        reader = source()
+        with transaction.atomic():
+            Group.objects.select_for_update().get()
+            (row,) = reader.claim(1, thorough=True)
+            publisher = elsewhere(publish)
+            assert joined.wait(15)
+            until(lambda: waiters() == 1)
+            outcome = Outcome(Delivered._make(row[:10]), Settlement.DEAD, reason="rejected")
+            reader.settle([outcome], [], "worker")
+        publisher.result(15)
+        assert Lane.objects.get().parked_at is None
+        make_due()
+        drain("invoices")
+        assert rejected == []
+        assert Lane.objects.get().parked_at is not None
+        assert not Delivery.objects.exists()
+        assert LaneEntry.objects.count() == 2
+        release_key("invoices", "a")
+        drain("invoices")
+        assert rejected == [2]
+
+    def test_a_rejected_message_parks_its_key_with_no_lock_while_its_transaction_goes_on(
+        self, rejected, elsewhere
+    ):
+        send_many("invoices", [1, 2], ordering_key="a")
+        (message,) = receive("invoices")
+        with transaction.atomic():
+            message.reject("No such order")
+            elsewhere(send, "invoices", 3, ordering_key="a").result(15)
+        assert receive("invoices") == []
+        assert Lane.objects.get().parked_at is not None
+        assert LaneEntry.objects.count() == 2
+
+    def test_what_is_about_to_be_parked_holds_up_nothing_else(self, rejected):
+        send_many("invoices", [1, 2], ordering_key="a")
+        (message,) = receive("invoices")
+        with transaction.atomic():
+            message.reject("No such order")
+        send_many("invoices", [3, 4])
+        drain("invoices")
+        assert rejected == [3, 4]
+        assert Lane.objects.get().parked_at is not None
+        assert not Delivery.objects.exists()
 
 
 class TestRetention:
