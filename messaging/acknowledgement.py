@@ -57,8 +57,10 @@ def outcome_of(
 def outcome_of_expiry(policy: QueuePolicy, message: Message) -> Outcome:
     """Return what a delivery comes to that nobody handled in its time."""
     kept = policy.dead_letter_expired
+    # A dead letter says how often it was delivered, and not which delivery would have been next.
+    delivered = message.delivery._replace(attempt=message.attempt - 1)
     return Outcome(
-        delivered=message.delivery,
+        delivered=delivered if kept else message.delivery,
         settlement=Settlement.DEAD if kept else Settlement.EXPIRED,
         message=message,
         reason="expired" if kept else "",

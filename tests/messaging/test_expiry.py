@@ -70,7 +70,7 @@ class TestAnExpiredMessage:
         drain("invoices")
         assert handled == ["next"]
         assert waiting() == ({"dead": 1} if kept else {})
-        expected = [("gone", "expired", 1)] if kept else []
+        expected = [("gone", "expired", 0)] if kept else []
         assert list(DeadLetter.objects.values_list("body", "reason", "attempts")) == expected
 
     def test_is_told_to_observers_and_counted_as_expired(self, handled, runner):
@@ -99,22 +99,25 @@ class TestAnExpiredMessage:
         assert [message.body for message in receive("letters", limit=10)] == ["next"]
         assert list(Stat.objects.values_list("queue__name", "expired")) == [("letters", 1)]
 
+    @pytest.mark.parametrize("kept", [False, True])
     @pytest.mark.parametrize("options", KEYS, ids=str)
-    def test_is_not_tried_again(self, declare, options):
+    def test_is_not_tried_again(self, declare, options, kept):
         attempts = []
 
         def fail(message):
             attempts.append(message.attempt)
             raise Retry(after=60)
 
-        declare(fail, max_deliveries=3)
+        declare(fail, max_deliveries=3, dead_letter_expired=kept)
         send("invoices", "gone", expires_in=3600, **options)
         drain("invoices")
         pass_the_hour()
         make_due()
         drain("invoices")
         assert attempts == [1]
-        assert waiting() == {}
+        assert waiting() == ({"dead": 1} if kept else {})
+        expected = [("expired", 1)] if kept else []
+        assert list(DeadLetter.objects.values_list("reason", "attempts")) == expected
 
     @pytest.mark.parametrize("options", KEYS, ids=str)
     @pytest.mark.parametrize("end", ["release", "release for later", "lapse"])
