@@ -53,6 +53,17 @@ class InvalidOption(MessagingError, ValueError):
         super().__init__(f"{option}={shown[:80]}: {remedy}.")
 
 
+class InvalidDefinitions(MessagingError, ValueError):
+    """A document of definitions that cannot be imported; ``place`` is a line or a field.
+
+    Nothing was imported.
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        self.place = place
+        super().__init__(f"{place}: {reason.rstrip('.')}. Nothing was imported.")
+
+
 class UnknownName(MessagingError, ValueError):
     """A queue or topic that nobody declared."""
 

@@ -11,6 +11,8 @@ from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queu
 from .deletion import delete_queue, obstacle_to_deletion
 from .editing import edit
 from .explaining import Cause, Receiver, Why, explain, receivers
+from .exporting import export_definitions
+from .importing import Change, Imported, import_definitions
 from .keys import parked, release_key, release_keys
 from .leases import release_leases
 from .looking import Found, Seen, peek, search
@@ -23,9 +25,11 @@ from .timeline import Caused, Event, Timeline, timeline
 __all__ = [
     "Cause",
     "Caused",
+    "Change",
     "Event",
     "Filter",
     "Found",
+    "Imported",
     "Preview",
     "Receiver",
     "Seen",
@@ -44,7 +48,9 @@ __all__ = [
     "edit",
     "enable",
     "explain",
+    "export_definitions",
     "find_queue",
+    "import_definitions",
     "move",
     "obstacle_to_deletion",
     "parked",

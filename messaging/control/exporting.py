@@ -1,0 +1,27 @@
+"""Export what queues, topics and subscriptions are, to be imported elsewhere or kept."""
+
+import json
+from typing import Any
+
+from .. import conf
+from .definitions import KINDS, VERSION, fields_of, value_of
+
+
+def export_definitions(*, using: str | None = None) -> str:
+    """Return all queues, topics and subscriptions with their policies, as JSON.
+
+    Messages, ids, pauses and whether a queue accepts messages are not part of it. Names are the
+    identity: what is imported finds its rows by them.
+    """
+    alias = using or conf.DATABASE
+    found: dict[str, list[dict[str, Any]]] = {}
+    # From the last on: a queue that a subscription has named is there when its turn comes.
+    for kind in reversed(KINDS):
+        fields = fields_of(kind)
+        others = [name for name, field in fields.items() if field.is_relation]
+        rows = KINDS[kind]._default_manager.using(alias).select_related(*others)
+        found[kind] = [
+            {name: value_of(row, field) for name, field in fields.items()} for row in rows
+        ]
+    document = {"version": VERSION} | {kind: found[kind] for kind in KINDS}
+    return json.dumps(document, indent=2, ensure_ascii=False)
