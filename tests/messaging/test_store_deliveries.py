@@ -121,6 +121,16 @@ class TestClaiming:
         assert [row.body for row in rows] == ["2", "3"]
         assert set(Delivery.objects.values_list("id", flat=True)) == {ids[0], ids[1], ids[4]}
 
+    def test_a_claim_takes_no_more_than_asked_however_it_is_planned(self, queue):
+        waiting = queue()
+        send_many("invoices", range(50))
+        # What is left is a nested loop, which runs a subquery again for each row.
+        for way in ("hashjoin", "mergejoin", "hashagg", "sort", "material"):
+            execute(f"SET LOCAL enable_{way} = off")
+        rows = deliveries.claim(connection, queue_id=waiting.pk, priority=0, after=0, limit=10)
+        assert len(rows) == 10
+        assert Delivery.objects.count() == 40
+
     def test_other_queues_and_priorities_are_left_alone(self, queue):
         waiting = queue()
         queue("other")

@@ -23,6 +23,7 @@ from messaging import (
     send_many,
 )
 from messaging.models import DeadLetter, Lane, Queue, Scheduled, Subscription
+from messaging.store import lanes
 from messaging.worker.configuration import Configuration, consumers_for
 from messaging.worker.runner import Runner
 
@@ -295,6 +296,13 @@ def send_keyed(*bodies: Any) -> None:
     """Send to one ordering key, a transaction each unless there is one already."""
     for body in bodies:
         send("invoices", body, ordering_key="k")
+
+
+def send_keyed_in_a_long_commit(body: Any) -> None:
+    """Send to the key, and hold its lane for a while before the commit is through."""
+    with transaction.atomic():
+        send_keyed(body)
+        lanes.join_now(connection)
 
 
 def park_keys() -> None:

@@ -13,6 +13,7 @@ from stories import (
     purge,
     redrive_all,
     send_keyed,
+    send_keyed_in_a_long_commit,
     work,
 )
 
@@ -68,6 +69,10 @@ class TestKeys:
 
     def test_a_message_sent_while_the_last_of_its_key_ends_is_not_left_behind(self, every_order):
         jobs = {"a": work, "b": in_a_transaction(lambda: send_keyed(2)), "c": work}
+        every_order(lambda: send_keyed(1), jobs, one_after_another)
+
+    def test_a_message_whose_commit_takes_long_is_not_left_behind(self, every_order):
+        jobs = {"a": work, "b": lambda: send_keyed_in_a_long_commit(2), "c": work}
         every_order(lambda: send_keyed(1), jobs, one_after_another)
 
     def test_a_failing_message_is_retried_before_the_rest_of_its_key(self, every_order):

@@ -117,9 +117,14 @@ class TestLeases:
         def only_the_later(schedule):
             assert isinstance(schedule.results["a"], LeaseLost)
             assert schedule.results["b"] is None
+            assert isinstance(schedule.results["c"], LeaseLost)
             assert states() == ["done"]
 
-        jobs = {"a": done_with("held"), "b": done_with("later")}
+        jobs = {
+            "a": done_with("held"),
+            "b": done_with("later"),
+            "c": lambda: held["held"].acknowledge(),
+        }
         every_order(hold_again, jobs, only_the_later)
 
     def test_who_held_a_message_before_cannot_extend_it(self, every_order):
