@@ -12,7 +12,7 @@ from django.db import connections
 
 from . import conf
 from .consuming import declarations
-from .store.notifications import is_pooled
+from .store.pooling import is_pooled
 
 MINIMUM_POSTGRESQL = 15
 
@@ -47,7 +47,7 @@ def check_settings(**kwargs: Any) -> list[checks.CheckMessage]:
             )
     for key, kind, remedy in (
         ("LISTEN_URL", str | None, "Use a connection URL, or None"),
-        ("PREPARE_STATEMENTS", bool, "Use True or False"),
+        ("PREPARE_STATEMENTS", bool | None, "Use True, False or None"),
     ):
         value = getattr(conf, key)
         if not isinstance(value, kind):
@@ -213,8 +213,7 @@ def check_database(databases: Any = None, **kwargs: Any) -> list[checks.CheckMes
             checks.Warning(
                 f"DATABASES[{alias!r}] goes through a pooler: workers hear no wake-ups and poll "
                 f"every {conf.POLL_INTERVAL:g} seconds.",
-                hint="Set MESSAGING['LISTEN_URL'] to a direct connection; and "
-                "MESSAGING['PREPARE_STATEMENTS'] to False for PgBouncer before 1.21.",
+                hint="Set MESSAGING['LISTEN_URL'] to a direct connection.",
                 id="messaging.W003",
             )
         )

@@ -22,9 +22,9 @@ DEFAULTS: dict[str, Any] = {
     # URL of a direct PostgreSQL connection for LISTEN and NOTIFY, when DATABASES goes through a
     # pooler in transaction mode; None uses the parameters of DATABASES.
     "LISTEN_URL": None,
-    # Prepare the hot statements on the server. Turn it off behind a pooler in transaction mode that
-    # cannot keep prepared statements (PgBouncer before 1.21).
-    "PREPARE_STATEMENTS": True,
+    # Prepare the hot statements on the server. None does wherever no pooler stands between; True
+    # also behind one that keeps prepared statements (PgBouncer since 1.21, when it is set to).
+    "PREPARE_STATEMENTS": None,
     # Who may see the live page: a permission of the logged-in staff user.
     "DASHBOARD_PERMISSION": "messaging.view_queue",
 }

@@ -13,7 +13,11 @@ import psutil
 import psycopg
 import pytest
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.db import connection, connections
+from psycopg.conninfo import make_conninfo
+
+from messaging import conf
 
 PREFIX = "test_messaging_"
 LEFT_OUT = pytest.StashKey[int]()
@@ -60,6 +64,26 @@ def _drop_databases_of_ended_runs() -> None:
                 # Two runs that start together both see it.
                 with suppress(psycopg.errors.InvalidCatalogName):
                     server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def way_past_a_pooler(django_db_setup: None) -> Iterator[None]:
+    """Have LISTEN_URL lead to the server that DIRECT_URL names, where DATABASE_URL does not.
+
+    As its default, since tests put settings of their own in the place of the site's.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if address := os.environ.get("DIRECT_URL"):
+            direct = make_conninfo(address, dbname=connection.settings_dict["NAME"])
+            patch.setitem(conf.DEFAULTS, "LISTEN_URL", direct)
+            read_settings_again()
+        yield
+    read_settings_again()
+
+
+def read_settings_again() -> None:
+    """Forget which settings of the app were read."""
+    setting_changed.send(sender=None, setting="MESSAGING", value=None, enter=True)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString
+from weakref import WeakKeyDictionary
 
 import psycopg
 from django.db import DatabaseError, OperationalError, connections
@@ -18,6 +19,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 
 from .. import conf
 from ..exceptions import EngineUnavailable, MessagingError, PublishUncertain
+from .pooling import BACKEND, is_pooled
 
 # psycopg prepares nothing while the threshold is None, which is Django's default. This one lets
 # the statements here be prepared, and no other statement of the same connection ever.
@@ -136,10 +138,27 @@ def _execute_raw(
 
 
 def _may_prepare(raw: psycopg.Connection[Any]) -> bool:
-    prepare: bool = conf.PREPARE_STATEMENTS
+    chosen: bool | None = conf.PREPARE_STATEMENTS
+    prepare = _is_direct(raw) if chosen is None else chosen
     if prepare and raw.prepare_threshold is None:
         raw.prepare_threshold = ONLY_ON_REQUEST
     return prepare
+
+
+def _is_direct(raw: psycopg.Connection[Any]) -> bool:
+    """Tell whether the server's session is this connection's own; asked once for each.
+
+    A pooler in transaction mode gives the session, and what is prepared there, to others.
+    """
+    known = _direct.get(raw)
+    if known is None:
+        with psycopg.Cursor(raw) as cursor:
+            row = cursor.execute(BACKEND, prepare=False).fetchone()
+        known = _direct[raw] = row is not None and not is_pooled(raw, row[0])
+    return known
+
+
+_direct: WeakKeyDictionary[psycopg.Connection[Any], bool] = WeakKeyDictionary()
 
 
 def _watched(

@@ -7,10 +7,13 @@ import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import conf
+from .pooling import BACKEND, is_pooled
 
 CHANNEL = "messaging"
 # PostgreSQL refuses 8,000 bytes.
 MAX_PAYLOAD = 7900
+# What the server calls these sessions, unless the project names them.
+APPLICATION = "messaging wake-up"
 
 
 def connect(connection: BaseDatabaseWrapper) -> psycopg.Connection[tuple[object, ...]]:
@@ -37,11 +40,11 @@ async def listen_async(
 
 def _address(connection: BaseDatabaseWrapper) -> tuple[str, dict[str, Any]]:
     if conf.LISTEN_URL:
-        return conf.LISTEN_URL, {}
+        return conf.LISTEN_URL, {"fallback_application_name": APPLICATION}
     params = dict(connection.get_connection_params())
     for name in ("cursor_factory", "context", "autocommit"):
         params.pop(name, None)
-    params.setdefault("application_name", "messaging wake-up")
+    params.setdefault("application_name", APPLICATION)
     return "", params
 
 
@@ -80,17 +83,6 @@ def start_listening(raw: psycopg.Connection[tuple[object, ...]]) -> None:
     """
     _refuse_pooler(raw, raw.execute(BACKEND).fetchone())
     raw.execute(LISTEN)
-
-
-BACKEND = "SELECT pg_backend_pid()"
-
-
-def is_pooled(raw: psycopg.BaseConnection[Any], backend: object) -> bool:
-    """Tell whether another program stands between this connection and the backend that answered.
-
-    A pooler gives its clients keys of its own to cancel queries with (PgBouncer: random ones).
-    """
-    return raw.info.backend_pid != backend
 
 
 def _refuse_pooler(raw: psycopg.BaseConnection[Any], row: tuple[object, ...] | None) -> None:

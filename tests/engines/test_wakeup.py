@@ -5,7 +5,6 @@ import threading
 import time
 from contextlib import suppress
 
-import psycopg
 import pytest
 from django.core import mail
 from django.db import connection, transaction
@@ -18,7 +17,7 @@ from messaging.store import notifications
 
 SENDING = """
     SELECT pid FROM pg_stat_activity
-    WHERE datname = current_database() AND application_name = 'messaging wake-up'
+    WHERE datname = current_database() AND application_name = 'wake-up of a test'
 """
 
 
@@ -45,11 +44,11 @@ class TestPayloads:
 
 
 @pytest.fixture
-def listening(transactional_db):
+def listening(transactional_db, way_past_a_pooler):
     """Return a function that gathers what is heard until a condition on it holds."""
     heard = []
-    parameters = {**connection.get_connection_params(), "cursor_factory": None}
-    with psycopg.connect(**parameters, autocommit=True) as session:
+    with notifications.connect(connection) as session:
+        session.execute("SET application_name = 'listens'")
         notifications.start_listening(session)
 
         def until(condition, seconds=15):
@@ -159,7 +158,9 @@ class TestAnnouncing:
 
 
 @pytest.fixture
-def coalescer(queues):
+def coalescer(queues, way_past_a_pooler, monkeypatch):
+    # A name that no session of a pooler keeps from before.
+    monkeypatch.setattr(notifications, "APPLICATION", "wake-up of a test")
     return Coalescer(connection)
 
 

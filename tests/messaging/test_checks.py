@@ -222,6 +222,7 @@ class TestTheQueuesOfDjangoRq:
 
 @pytest.mark.django_db
 class TestTheServer:
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_nothing_is_found_on_a_good_one(self):
         assert found(databases=["default"]) == {}
 
@@ -240,6 +241,7 @@ class TestTheServer:
                 SET LOCAL search_path = pretended, pg_catalog, public;
             """)
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     @pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
     def test_a_server_that_may_lose_commits_is_a_warning(self, setting):
         self.pretend(setting, "off")
@@ -254,7 +256,7 @@ class TestTheServer:
         assert "synchronous_commit = off" in found(databases=["default"])["messaging.W002"]
 
     def test_a_pooler_without_a_way_around_it_is_a_warning(self, settings, monkeypatch):
-        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: raw.info.backend_pid > 0)
+        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: raw.info.backend_pid != 0)
         told = found(databases=["default"])["messaging.W003"]
         assert "goes through a pooler" in told
         assert "Set MESSAGING['LISTEN_URL']" in told

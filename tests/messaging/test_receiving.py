@@ -186,6 +186,7 @@ class TestReceiving:
 
 @pytest.mark.django_db(transaction=True)
 class TestWaiting:
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_receive_waits_for_a_message_and_is_woken_by_it(
         self, queue, elsewhere, until, settings
     ):
@@ -212,6 +213,7 @@ class TestWaiting:
         assert receive("invoices", wait=0.3) == []
         assert 0.3 <= time.monotonic() - started < 5
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_a_paused_queue_is_waited_for(self, queue, elsewhere, until):
         queue(paused_at=datetime.datetime.now(datetime.UTC))
         send("invoices", 1)
@@ -232,6 +234,7 @@ class TestWaiting:
         (message,) = receive("invoices", wait=20)
         assert message.attempt == 2
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_no_message_goes_to_two_who_wait(self, queue, elsewhere, until):
         queue()
         receivers = [elsewhere(receive, "invoices", limit=5, wait=1) for _ in range(4)]
@@ -240,6 +243,7 @@ class TestWaiting:
         got = [m.body for receiver in receivers for m in receiver.result(20)]
         assert len(got) == len(set(got))
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_no_transaction_stays_open_while_it_waits(self, queue, elsewhere, until):
         queue()
         receiving = elsewhere(receive, "invoices", wait=1)
@@ -261,6 +265,7 @@ class TestReceivingAsynchronously:
         await message.aacknowledge()
         assert await areceive("invoices") == []
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     async def test_many_wait_in_one_event_loop_and_are_woken(self, queue, settings):
         settings.MESSAGING = {"POLL_INTERVAL": 30}
         await sync_to_async(queue)()

@@ -323,6 +323,7 @@ class TestSettlingAtOnce:
             assert reported == []
         assert reported == [("message_handled", one), ("message_dead_lettered", two)]
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_who_waits_is_woken_by_a_release(self, received, elsewhere, until, settings):
         settings.MESSAGING = {"POLL_INTERVAL": 30}
         (message,) = received()

@@ -13,10 +13,12 @@ from django.db import (
 )
 
 from messaging import send
+from messaging.store import connection as module
 from messaging.store.connection import connection_for, run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
+SHARED = "PgBouncer before 1.21 cannot keep what is prepared for whom"
 ANSWER = "SELECT %(n)s::int AS answer"
 
 
@@ -64,9 +66,12 @@ class TestPreparing:
         connection.ensure_connection()
         raw = connection.connection
         raw.execute("DEALLOCATE ALL")
+        module._direct.clear()
         yield
         raw.prepare_threshold = None
+        module._direct.clear()
 
+    @pytest.mark.direct(SHARED)
     def test_hot_statements_are_prepared_and_those_of_the_project_are_not(self, queue):
         for n in range(10):
             queue(f"queue-{n}")
@@ -82,6 +87,7 @@ class TestPreparing:
                 cursor.execute("SELECT 'of the project'")
         assert "of the project" not in prepared()
 
+    @pytest.mark.direct(SHARED)
     def test_a_statement_that_is_prepared_is_sent_by_its_name(self, queue, monkeypatch):
         queue()
         send("invoices", 1)
@@ -98,11 +104,28 @@ class TestPreparing:
         assert "INSERT INTO messaging_message" not in prepared()
         assert send("invoices", 3)
 
-    def test_behind_a_pooler_nothing_is_prepared(self, queue, settings):
-        settings.MESSAGING = {"PREPARE_STATEMENTS": False}
+    @pytest.mark.direct(SHARED)
+    @pytest.mark.parametrize(
+        ("chosen", "pooled", "expected"),
+        [(None, False, True), (None, True, False), (True, True, True), (False, False, False)],
+    )
+    def test_behind_a_pooler_nothing_is_prepared_unless_it_is_asked_for(
+        self, queue, settings, monkeypatch, chosen, pooled, expected
+    ):
+        settings.MESSAGING = {"PREPARE_STATEMENTS": chosen}
+        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: pooled)
         queue()
-        send("invoices", 1)
-        assert "INSERT INTO messaging_message" not in prepared()
+        for body in range(3):
+            send("invoices", body)
+        assert ("INSERT INTO messaging_message" in prepared()) == expected
+
+    def test_a_connection_is_asked_once_whether_it_is_pooled(self, queue, monkeypatch):
+        asked = []
+        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: asked.append(raw))
+        queue()
+        for body in range(3):
+            send("invoices", body)
+        assert asked == [connection.connection]
 
     def test_a_project_that_prepares_keeps_its_own_threshold(self):
         connection.connection.prepare_threshold = 3
@@ -186,6 +209,7 @@ class TestLostConnections:
         finally:
             connection.health_check_enabled = False
 
+    @pytest.mark.direct("a pooler gives the next statement another session, and no error comes")
     def test_without_the_check_the_error_is_djangos(self, lost):
         with pytest.raises(OperationalError):
             send("invoices", 1)

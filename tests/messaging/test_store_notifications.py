@@ -98,6 +98,7 @@ def test_a_url_leads_past_a_pooler(connect, settings):
     assert value(connect(), "current_setting('application_name')") == "direct"
 
 
+@pytest.mark.usefixtures("way_past_a_pooler")
 def test_who_listens_hears_what_others_notify(connect):
     listener, sender = connect(), connect()
     notifications.start_listening(listener)

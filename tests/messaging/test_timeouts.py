@@ -188,7 +188,7 @@ class TestAHandlerInTime:
                 execute("SELECT 1")
             take_effect(message.id)
 
-        declare(work, timeout=0.02, backoff_base=60)
+        declare(work, timeout=0.02, backoff_base=60, jitter="none")
         send_many("invoices", [0.015 + number * 0.0001 for number in range(60)])
         drain("invoices")
         assert {error for _, error in failures()} <= {"HandlerTimeout"}

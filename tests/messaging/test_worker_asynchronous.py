@@ -408,6 +408,7 @@ class TestSuspects:
 
 
 class TestLostConnections:
+    @pytest.mark.direct("behind a pooler none of the server's sessions is the worker's own")
     def test_sessions_that_are_ended_cost_a_reconnect_and_no_attempt(
         self, declare, start, until, gate
     ):

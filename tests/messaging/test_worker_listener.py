@@ -38,7 +38,7 @@ def heard():
 
 
 @pytest.fixture(autouse=True)
-def _quick_to_stop(monkeypatch):
+def _quick_to_stop(way_past_a_pooler, monkeypatch):
     monkeypatch.setattr(module, "SLICE", 0.05)
 
 
@@ -113,7 +113,10 @@ def test_it_goes_on_trying_while_the_server_is_away(heard, until, monkeypatch):
     assert len(tries) == 3
 
 
-def test_behind_a_pooler_it_says_that_it_polls_and_does_not_try_again(heard, monkeypatch, caplog):
+def test_behind_a_pooler_it_says_that_it_polls_and_does_not_try_again(
+    heard, monkeypatch, caplog, settings
+):
+    settings.MESSAGING = {"LISTEN_URL": None}
     monkeypatch.setattr(notifications, "is_pooled", lambda raw, backend: True)
     listener = Listener(None, heard.arrived, heard.changed)
     listener.start()

@@ -173,6 +173,7 @@ class TestWhatAnotherProcessWasRunning:
         assert slots.running(0) is None
 
 
+@pytest.mark.direct("a pooler lets the runner and the test take turns in one session")
 class TestWaiting:
     HAS_LOOKED = """
         SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
