@@ -19,7 +19,14 @@ from .looking import Found, Seen, peek, search
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
-from .selecting import Preview, cancel_matching, move, preview, purge_matching
+from .selecting import (
+    Preview,
+    cancel_matching,
+    edit_matching,
+    move,
+    preview,
+    purge_matching,
+)
 from .timeline import Caused, Event, Timeline, timeline
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "disable",
     "discard",
     "edit",
+    "edit_matching",
     "enable",
     "explain",
     "export_definitions",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -16,10 +17,11 @@ from ..store.filters import Filter, State
 from ..store.purging import Ceiling
 from ..store.searching import Row, Section
 from .batches import BATCH, announced
-from .history import Done, Operator, recorded
+from .history import Done, Operator, name_of, recorded
 from .looking import Seen, seen
 from .purging import ceiling
 from .queues import find_queue, join_lanes
+from .rewriting import Rewriting
 
 WAITING = (State.READY, State.SCHEDULED)
 SAMPLES = 10
@@ -177,6 +179,31 @@ def move(
     did = f"Messages moved to {target.name}"
     return _apply(
         did, move_batch, found, wanted or Filter(), WAITING, allowed, dry_run, by, upto, using
+    )
+
+
+def edit_matching(
+    queue: Queue | str,
+    wanted: Filter,
+    change: Callable[[Any], Any],
+    *,
+    dry_run: bool = False,
+    by: Operator = "",
+    upto: Ceiling | None = None,
+    using: str | None = None,
+) -> int:
+    """Give the messages of a queue that a filter describes other bodies; return how many.
+
+    ``change`` is called with each body and returns the new one, which is checked like one that is
+    sent; where it returns an equal one nothing changes. What waits, ready or scheduled, and dead
+    letters where the filter asks for these; each as with :func:`edit`, on every queue where it
+    waits. What somebody holds or handles, and what cannot be decoded, stays as it is.
+    """
+    found = find_queue(queue, using)
+    rewriting = Rewriting(change, name_of(by)[:150])
+    allowed = (*WAITING, State.DEAD)
+    return _apply(
+        "Messages edited", rewriting.act, found, wanted, WAITING, allowed, dry_run, by, upto, using
     )
 
 

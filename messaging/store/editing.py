@@ -114,6 +114,22 @@ def change(
         run(connection, sql, params)
 
 
+# What the log no longer holds is told by the dead letter.
+BODIES = """
+    SELECT id, body::text FROM messaging_message WHERE id = ANY (%(ids)s::bigint[])
+    UNION ALL
+    (SELECT DISTINCT ON (message_id) message_id, body::text FROM messaging_deadletter AS dead
+     WHERE message_id = ANY (%(ids)s::bigint[]) AND NOT EXISTS (
+        SELECT FROM messaging_message AS message WHERE message.id = dead.message_id)
+     ORDER BY message_id, id DESC)
+"""
+
+
+def bodies(connection: BaseDatabaseWrapper, message_ids: Sequence[int]) -> dict[int, str | None]:
+    """Return the bodies of messages as JSON texts; None: the payload is lost."""
+    return dict(run(connection, BODIES, {"ids": list(message_ids)}))
+
+
 EXISTS = "SELECT 1 FROM messaging_message WHERE id = %s"
 
 

@@ -1,5 +1,7 @@
 """Places: find everywhere that a message waits, is held, or lies dead."""
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -49,8 +51,23 @@ FIND = """
     FROM messaging_deadletter WHERE message_id = %(message_id)s
 """
 
+# The same for many messages, with which of them it is first.
+FIND_MANY: Any = FIND.replace("SELECT '", "SELECT message_id, '").replace(
+    "= %(message_id)s", "= ANY (%(message_ids)s::bigint[])"
+)
+
 
 def find(connection: BaseDatabaseWrapper, message_id: int) -> list[Place]:
     """Return every place where a message waits or is held, and its dead letters."""
     rows = run(connection, FIND, {"message_id": message_id})
     return [Place._make(row) for row in rows]
+
+
+def find_many(
+    connection: BaseDatabaseWrapper, message_ids: Sequence[int]
+) -> Mapping[int, list[Place]]:
+    """Return the places of each message that has any."""
+    found: defaultdict[int, list[Place]] = defaultdict(list)
+    for message_id, *place in run(connection, FIND_MANY, {"message_ids": list(message_ids)}):
+        found[message_id].append(Place._make(place))
+    return found
