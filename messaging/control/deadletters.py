@@ -11,7 +11,7 @@ from ..store import deadletters, operations, redriving
 from ..store.connection import connection_for
 from ..store.purging import Ceiling
 from .batches import BATCH, announced, following, in_batches
-from .history import Operator, recorded
+from .history import Operator, name_of, recorded
 from .purging import ceiling
 from .queues import find_queue
 
@@ -59,7 +59,8 @@ def redrive(
     def redrive_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
         nonlocal homeless, circling
         target_id = target.pk if target else None
-        moved = announced(connection, redriving.redrive(connection, batch, target_id))
+        rows = redriving.redrive(connection, batch, target_id, by=name_of(by))
+        moved = announced(connection, rows)
         if moved < len(batch):
             lost, held = redriving.stuck(connection, batch, target_id)
             homeless, circling = homeless + lost, circling + held

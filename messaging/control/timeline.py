@@ -19,7 +19,7 @@ SECONDS = 10.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """Something that happened to a message: "published", "routed", "failed", "died" or "edited".
+    """Something that happened: "published", "routed", "failed", "died", "edited" or "redriven".
 
     ``by``: the worker or the operator. ``duration`` in seconds. ``headers`` and ``body`` are the
     JSON texts of what the message said before an edit.
@@ -93,7 +93,8 @@ def timeline(message_id: int, *, using: str | None = None) -> Timeline:
 
 def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
     sent_to = _sent_to(origin.queue, origin.topic)
-    yield Event(at=origin.published_at, what="published", text=f"Published to {sent_to}.")
+    by = "" if origin.causation_id is None else f" while message {origin.causation_id} was handled"
+    yield Event(at=origin.published_at, what="published", text=f"Published to {sent_to}{by}.")
     if origin.topic:
         yield from _routes(connection, origin)
     for failed in tracing.failed(connection, origin.id):
@@ -111,15 +112,16 @@ def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
             duration=failed.duration,
             error=failed.error,
         )
-    for edit in tracing.edits(connection, origin.id):
-        by = f" by {edit.by}" if edit.by else ""
+    for act in tracing.acts(connection, origin.id):
+        by = f" by {act.by}" if act.by else ""
+        was_edited = act.what == "edited"
         yield Event(
-            at=edit.at,
-            what="edited",
-            text=f"Edited{by}.",
-            by=edit.by,
-            headers=edit.headers,
-            body=edit.body,
+            at=act.at,
+            what=act.what,
+            text=f"{act.what.capitalize()}{by}.",
+            by=act.by,
+            headers=act.headers if was_edited else None,
+            body=act.body if was_edited else None,
         )
 
 

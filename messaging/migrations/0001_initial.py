@@ -1096,6 +1096,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("message_id", models.BigIntegerField(verbose_name="message id")),
+                (
+                    "what",
+                    models.CharField(
+                        db_default="edited", default="edited", max_length=16, verbose_name="what"
+                    ),
+                ),
                 ("headers", models.JSONField(verbose_name="headers before")),
                 ("body", models.JSONField(null=True, verbose_name="body before")),
                 (

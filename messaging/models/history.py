@@ -107,9 +107,10 @@ class Attempt(models.Model):
 
 
 class Edit(models.Model):
-    """What a message said before an operator edited it, and who did."""
+    """What an operator did to a message: what it said before an edit, or that it was redriven."""
 
     message_id = models.BigIntegerField(_("message id"))
+    what = models.CharField(_("what"), max_length=16, default="edited", db_default="edited")
     headers = models.JSONField(_("headers before"))
     body = models.JSONField(_("body before"), null=True)
     edited_by = models.CharField(_("edited by"), max_length=150, blank=True)

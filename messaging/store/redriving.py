@@ -33,6 +33,10 @@ REDRIVE: Any = """
         ))
         RETURNING *
     ),
+    noted AS (
+        INSERT INTO messaging_edit (message_id, what, headers, edited_by)
+        SELECT message_id, 'redriven', '{}', %(by)s FROM chosen ORDER BY id
+    ),
     bound AS MATERIALIZED (
         SELECT chosen.id, chosen.message_id, chosen.priority, queue.id AS queue_id,
             CASE WHEN chosen.ordering_key IS NULL THEN 1 ELSE 0 END AS kind,
@@ -111,12 +115,15 @@ REDRIVE: Any = """
 """.replace("{home}", HOME)
 
 
-def redrive(connection: BaseDatabaseWrapper, ids: Sequence[int], to: int | None = None) -> Rows:
+def redrive(
+    connection: BaseDatabaseWrapper, ids: Sequence[int], to: int | None = None, *, by: str = ""
+) -> Rows:
     """Move dead letters to the queue given, or back; return (queue, priority, first id, count).
 
-    The first id is None, or the count 0, of what is in lanes and its tokens.
+    The first id is None, or the count 0, of what is in lanes and its tokens. The timeline of each
+    message has who did it.
     """
-    params = {"ids": list(ids), "to": to}
+    params = {"ids": list(ids), "to": to, "by": by[:150]}
     with transaction.atomic(using=connection.alias, savepoint=False):
         keep_log(connection)
         return run(connection, REDRIVE, params)

@@ -7,7 +7,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .connection import run
 
 MOST_ATTEMPTS = 1_000
-MOST_EDITS = 100
+MOST_ACTS = 100
 # How far causes and consequences are followed, and how many messages are shown of them.
 MOST_LEVELS = 50
 MOST_MESSAGES = 1_000
@@ -40,24 +40,25 @@ def failed(connection: BaseDatabaseWrapper, message_id: int) -> list[Failed]:
     return [Failed._make(row) for row in run(connection, FAILED, (message_id, MOST_ATTEMPTS))]
 
 
-class Version(NamedTuple):
-    """What a message said until it was edited, as JSON texts."""
+class Act(NamedTuple):
+    """What an operator did to a message; before an edit it said these JSON texts."""
 
     at: Any
+    what: str
     by: str
     headers: str
     body: str | None
 
 
-EDITS = """
-    SELECT edited_at, edited_by, headers::text, body::text FROM messaging_edit
+ACTS = """
+    SELECT edited_at, what, edited_by, headers::text, body::text FROM messaging_edit
     WHERE message_id = %s ORDER BY id LIMIT %s
 """
 
 
-def edits(connection: BaseDatabaseWrapper, message_id: int) -> list[Version]:
-    """Return the old versions of a message, the first one first."""
-    return [Version._make(row) for row in run(connection, EDITS, (message_id, MOST_EDITS))]
+def acts(connection: BaseDatabaseWrapper, message_id: int) -> list[Act]:
+    """Return the edits and redrives of a message, the first one first."""
+    return [Act._make(row) for row in run(connection, ACTS, (message_id, MOST_ACTS))]
 
 
 class Link(NamedTuple):

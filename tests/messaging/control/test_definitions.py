@@ -193,6 +193,18 @@ class TestAnImport:
         assert not other.result(10)
         assert Queue.objects.get(name="mails").weight == 7
 
+    @pytest.mark.django_db(transaction=True)
+    def test_waits_for_who_is_editing_and_tells_of_what_it_has_really_changed(
+        self, elsewhere: Callable[..., Any], until: Callable[..., None], waiters: Callable[[], int]
+    ) -> None:
+        Queue.objects.create(name="mails")
+        with transaction.atomic():
+            Queue.objects.update(weight=9)
+            text = document(queues=[{"name": "mails", "weight": 7}])
+            other = elsewhere(control.import_definitions, text)
+            until(lambda: waiters() == 1)
+        assert other.result(10).changed == [("queue mails", "weight", 9, 7)]
+
 
 GOOD = {"name": "good"}
 

@@ -53,9 +53,13 @@ def test_a_timeline_tells_of_publication_failures_edits_death_and_redrive(
     assert (died.attempt, died.error) == (2, "Reject: no such street")
     assert "rejected" in died.text
     assert [why.cause for why in told.now] == [Cause.DEAD]
-    control.redrive_all()
+    control.redrive_all(by="oleg")
     drain("letters")
-    assert [event.what for event in control.timeline(message_id).events][-2:] == ["died", "died"]
+    told = control.timeline(message_id)
+    assert [event.what for event in told.events][-3:] == ["died", "redriven", "died"]
+    redriven = told.events[-2]
+    assert (redriven.by, redriven.text) == ("oleg", "Redriven by oleg.")
+    assert (redriven.headers, redriven.body) == (None, None)
 
 
 def test_a_timeline_tells_which_subscriptions_took_a_message_to_which_queues(
@@ -86,6 +90,8 @@ def test_a_timeline_shows_what_caused_a_message_and_what_it_has_caused(
     assert told.is_complete
     leaf = told.consequences[1].consequences[0].consequences[1]
     below = control.timeline(leaf.id)
+    cause = f"while message {below.causes[0].id} was handled"
+    assert below.events[0].text == f"Published to queue letters {cause}."
     assert [each.id for each in below.causes] == [
         told.consequences[1].consequences[0].id,
         told.consequences[1].id,
