@@ -34,11 +34,11 @@ def migrated(server: Server) -> str:
 
 
 @pytest.fixture
-def database(server: Server, migrated: str) -> Iterator[Database]:
+def database(server: Server, migrated: str, tmp_path: Path) -> Iterator[Database]:
     """Return a migrated database with nothing in it, for one scenario."""
     name = f"scenario_{next(numbers)}"
     server.execute(f"CREATE DATABASE {name} TEMPLATE {migrated}")
-    yield Database(server, name)
+    yield Database(server, name, tmp_path / "journal")
     server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -69,9 +69,9 @@ def start_worker(database: Database, tmp_path: Path) -> Iterator[Callable[..., W
     """Return a function that starts `runworker`; nothing of it outlives the test."""
     workers: list[Worker] = []
 
-    def start(*arguments: object, ready: int = 0) -> Worker:
+    def start(*arguments: object, ready: int = 0, command: str = "runworker") -> Worker:
         """Start it, and wait for the first sign of life of that many processes."""
-        worker = Worker(database, tmp_path / f"worker-{len(workers)}.log", arguments)
+        worker = Worker(database, tmp_path / f"worker-{len(workers)}.log", arguments, command)
         workers.append(worker)
         if ready:
             wait_until(lambda: database.workers >= ready or not worker.is_running)

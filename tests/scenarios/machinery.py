@@ -113,10 +113,12 @@ class Server:
 class Database:
     """A database of one scenario, looked at with plain SQL and never through the app."""
 
-    def __init__(self, server: Server, name: str) -> None:
+    def __init__(self, server: Server, name: str, journal: Path = Path(os.devnull)) -> None:
         self.server = server
         self.name = name
         self.url = server.url(name)
+        # Where its processes note what they do beside their transactions.
+        self.journal = journal
 
     def rows(self, sql: str, *params: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
@@ -147,6 +149,7 @@ class Database:
             "DATABASE_URL": self.url,
             "DJANGO_SETTINGS_MODULE": "scenario_settings",
             "PYTHONPATH": str(PROJECT),
+            "TRIALS_JOURNAL": str(self.journal),
         }
 
     @property
@@ -188,21 +191,27 @@ class Database:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Say whether a worker process runs; one that waits to be buried has no arguments."""
+    """Say whether a command's process runs; one that waits to be buried has no arguments."""
     try:
-        return process.is_running() and "runworker" in process.cmdline()
+        return process.is_running() and "manage.py" in process.cmdline()
     except psutil.NoSuchProcess:
         return False
 
 
 class Worker:
-    """A `runworker` with its processes."""
+    """A `runworker` with its processes, or another command that has some."""
 
-    def __init__(self, database: Database, log: Path, arguments: Sequence[object]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        log: Path,
+        arguments: Sequence[object],
+        command: str = "runworker",
+    ) -> None:
         self.log = log
         with log.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "runworker", *map(str, arguments)],
+                [sys.executable, "manage.py", command, *map(str, arguments)],
                 cwd=CHECKOUT, env=database.environment(), stdout=output, stderr=output,
                 stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip

@@ -5,16 +5,17 @@ import ctypes
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
 
-from messaging import Message, Reject, Retry, consumer
+from messaging import Message, Reject, Retry, consumer, declare_queue
 
+from .gates import PATIENCE, wait_at_gate
+from .journal import note
 from .models import Effect
-
-PATIENCE = 60  # seconds
 
 
 def take_effect(message: Message) -> None:
@@ -22,6 +23,13 @@ def take_effect(message: Message) -> None:
     Effect.objects.create(
         message_id=message.id, queue=message.queue, attempt=message.attempt, worker=os.getpid()
     )
+
+
+def act(message: Message) -> None:
+    """Take effect, and note that, and the commit."""
+    note("acts", message.id, message.attempt)
+    transaction.on_commit(partial(note, "commits", message.id, message.attempt))
+    take_effect(message)
 
 
 def end(message: Message) -> None:
@@ -39,6 +47,8 @@ def end(message: Message) -> None:
             time.sleep(1)
         case {"end": "raise"}:
             raise ValueError("This message always fails.")
+        case {"end": "fail once"} if message.attempt == 1:
+            raise ValueError("This message fails once.")
         case {"end": "fail twice"} if message.attempt <= 2:
             raise ValueError("This message fails twice.")
         case {"end": "retry"} if message.attempt == 1:
@@ -61,30 +71,31 @@ def handle_together(message: Message) -> None:
     end(message)
 
 
+@consumer("keyed", max_deliveries=100, backoff="fixed", backoff_base=0.01, transaction_size=20)
+def handle_in_order(message: Message) -> None:
+    """Take effect, and note when that begins and ends, however it does."""
+    note("begins", message.id, message.attempt)
+    try:
+        take_effect(message)
+        end(message)
+    finally:
+        note("ends", message.id, message.attempt)
+
+
 @consumer("gated")
 def handle_when_opened(message: Message) -> None:
     """Take effect, say so beside the gate, and end when the gate is there."""
     take_effect(message)
-    gate = Path(message.body["gate"])
-    gate.with_suffix(".reached").touch()
-    deadline = time.monotonic() + PATIENCE
-    while not gate.exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError("Nobody opened the gate.")
-        time.sleep(0.01)
+    wait_at_gate(message)
 
 
 @consumer("leased", max_deliveries=3, backoff="fixed", backoff_base=0.05, lease=2)
 def handle_leased(message: Message) -> None:
     """Take effect in a transaction that ends a lease; at a gate, if the body names one."""
-    take_effect(message)
+    act(message)
     end(message)
     if "gate" in message.body:
-        gate = Path(message.body["gate"])
-        gate.with_suffix(".reached").touch()
-        deadline = time.monotonic() + PATIENCE
-        while not gate.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_at_gate(message)
 
 
 @consumer("looped", max_deliveries=3, backoff="fixed", backoff_base=0.05, lease=2)
@@ -93,6 +104,7 @@ async def handle_in_a_loop(message: Message) -> None:
     if "gate" in message.body:
         gate = Path(message.body["gate"])
         gate.with_suffix(".reached").touch()
+        note("waits", message.id, message.attempt)
         async with asyncio.timeout(PATIENCE):
             while not gate.exists():
                 await asyncio.sleep(0.01)
@@ -103,7 +115,7 @@ async def handle_in_a_loop(message: Message) -> None:
 def take_effect_and_acknowledge(message: Message) -> None:
     """Write the row and settle the message together."""
     with transaction.atomic():
-        take_effect(message)
+        act(message)
         message.acknowledge()
 
 
@@ -114,6 +126,9 @@ def hang(message: Message) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     time.sleep(PATIENCE)
 
+
+# Messages that the command `pull` receives.
+declare_queue("pulled", max_deliveries=3, backoff="fixed", backoff_base=0.05)
 
 hoard: list[bytes] = []
 

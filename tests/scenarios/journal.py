@@ -1,0 +1,24 @@
+"""Journal: what the scenarios' processes noted beside their transactions."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """What a process noted, and when; nanoseconds of the clock that all processes share."""
+
+    at: int
+    process: int
+    what: str
+    message: int
+    attempt: int
+
+
+def read(journal: Path) -> list[Line]:
+    """Return all lines, in the order in which they were written."""
+    if not journal.exists():
+        return []
+    return [
+        Line(int(at), int(process), what, int(message), int(attempt))
+        for at, process, what, message, attempt in map(str.split, journal.read_text().splitlines())
+    ]
