@@ -112,6 +112,19 @@ def test_it_makes_due_what_is_due(process, run, until):
     assert effects() == ["invoices 1"]
 
 
+def test_it_forgets_what_is_past_its_retention(process, run, until, monkeypatch):
+    monkeypatch.setattr(module, "PRUNE_EVERY", 0.1)
+    send("invoices", 1)
+    send("emails", 2, delay=3600)
+
+    def watch():
+        until(effects)
+        execute("UPDATE messaging_message SET published_at = published_at - interval '8 days'")
+        until(lambda: execute("SELECT body FROM messaging_message") == [("2",)])
+
+    assert run(process(), watch) == 0
+
+
 def test_it_ends_by_itself_when_it_drains(process):
     send("invoices", 1)
     send("emails", 2)
