@@ -3,9 +3,10 @@
 import django
 
 from config.settings import *
-from config.settings import INSTALLED_APPS
+from config.settings import INSTALLED_APPS, env
 
 INSTALLED_APPS = [*INSTALLED_APPS, "trials"]
+MESSAGING = env.json("TRIALS_MESSAGING", default={})
 
 MAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"
 if django.VERSION >= (6, 1):
