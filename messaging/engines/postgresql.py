@@ -249,13 +249,38 @@ class PostgreSQLSource:
         touched = {d.lane_id: d.priority for d in [o.delivered for o in outcomes] + [*unhandled]}
         held = {lane: after for lane, after in waits.items() if lane in touched}
         held |= {o.delivered.lane_id: o.after for o in staying}  # type: ignore[misc]
+        untouched = {d.lane_id: d for d in reversed(unhandled)}
+        for lane in held.keys() | {o.delivered.lane_id for o in outcomes}:
+            untouched.pop(lane, None)
+        self._put_tokens_back(list(untouched.values()))
         parked = self._parked(outcomes) - held.keys()
         if held:
             wait = [(lane, touched[lane], after) for lane, after in held.items()]
             lanes.hold(self._connection, self.policy.id, wait)
         self._park({lane: touched[lane] for lane in sorted(parked)}, goes_on)
-        going_on = touched.keys() - held.keys() - parked - {None}
+        going_on = touched.keys() - held.keys() - untouched.keys() - parked - {None}
         self._pass_on([(lane, False) for lane in sorted(filter(None, going_on))], goes_on)
+
+    def _put_tokens_back(self, firsts: Sequence[Delivered]) -> None:
+        """Put back the tokens of lanes of which nothing was handled, given what is first in each.
+
+        With the same ids, by which the supervisor looks for what a process died of.
+        """
+        if firsts:
+            tokens = [
+                d._replace(
+                    message_id=0,
+                    attempt=1,
+                    subscription_id=None,
+                    expires_at=None,
+                    entry_id=None,
+                    token=None,
+                )
+                for d in firsts
+            ]
+            deliveries.put_back(self._connection, tokens)
+            for token in tokens:
+                self._hints.lower(token.priority, token.id)
 
     def _skipping(self, retries: Sequence[Delivered]) -> set[int | None]:
         """Return the lanes whose order does not matter to a retry."""

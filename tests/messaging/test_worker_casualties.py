@@ -8,7 +8,11 @@ from django.db import OperationalError, connection, connections, transaction
 from effects import delivered, execute, failures, make_due, waiting
 
 from messaging import send, signals
+from messaging.delivery import deliver
+from messaging.engines import engine
 from messaging.models import DeadLetter, Delivery, Scheduled
+from messaging.store.configuration import policies
+from messaging.testing import drain
 from messaging.worker import casualties as module
 from messaging.worker.casualties import Casualties
 from messaging.worker.slots import Slots
@@ -198,3 +202,24 @@ def test_a_process_that_is_really_killed_in_its_transaction_is_counted(
     until(settled)
     connection.ensure_connection()
     assert failures() == [(sent, "WorkerDied")]
+
+
+def test_a_death_with_a_key_is_counted_though_another_process_finds_the_message_first(
+    declare, runner, slots, casualties
+):
+    handled = []
+    declare(lambda message: handled.append(message.body), transaction_size=5)
+    sent = [send("invoices", body, ordering_key="ada") for body in (1, 2)]
+    policy = policies(connection, names=["invoices"])[0]
+    with transaction.atomic():
+        (first, *_), _ = deliver(engine().source(policy, None), 5)
+        slots.start(1, first.delivery)
+        transaction.set_rollback(True)  # its process is killed
+    casualties.add(1, -signal.SIGKILL, "worker 1")
+    runner(slots=slots, slot=0).run_round()
+    assert handled == []
+    casualties.settle()
+    assert failures() == [(sent[0], "WorkerDied")]
+    make_due()
+    drain()
+    assert handled == [1, 2]
