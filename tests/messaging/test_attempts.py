@@ -19,7 +19,8 @@ def deliver(declare):
     def run(*ends, **options):
         numbers, left = [], list(ends)
 
-        def handle(message):
+        def handle(given):
+            (message,) = given if isinstance(given, list) else [given]
             numbers.append(message.attempt)
             if left:
                 left.pop(0)()
@@ -44,6 +45,10 @@ def take_too_long():
         pass
 
 
+def take_too_long_in_sql():
+    execute("SELECT pg_sleep(60)")
+
+
 def lose_a_conflict():
     execute("DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40P01'; END $$")
 
@@ -60,8 +65,10 @@ class TestADelivery:
             (fail, "ValueError", {"lease": 30}),
             (take_too_long, "HandlerTimeout", {"timeout": 0.05}),
             (take_too_long, "HandlerTimeout", {"timeout": 0.05, "lease": 30}),
+            (take_too_long_in_sql, "HandlerTimeout", {"timeout": 0.05}),
+            (take_too_long_in_sql, "HandlerTimeout", {"timeout": 0.05, "lease": 30}),
+            (take_too_long_in_sql, "HandlerTimeout", {"timeout": 0.05, "batch": 5}),
         ],
-        ids=["error", "error under a lease", "timeout", "timeout under a lease"],
     )
     def test_that_fails_counts_up_to_the_queues_limit(self, deliver, end, error, options):
         assert deliver(end, end, **options) == [1, 2, 3]

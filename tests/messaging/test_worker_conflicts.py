@@ -1,9 +1,10 @@
-"""Two workers whose handlers lock the same rows never deadlock because messages share claims."""
+"""Two workers whose handlers lock the same rows: what is no deadlock, and what one comes to."""
 
 import threading
 
 import pytest
 from django.contrib.auth.models import Group
+from effects import effects, failures, waiting
 
 from messaging import consumer, send_many
 from messaging.testing import drain
@@ -15,6 +16,14 @@ pytestmark = pytest.mark.django_db(transaction=True)
 # So many messages without SQL, and the claims are of sixteen.
 QUIET = [None] * 24
 ROWS = {"left": ["a", "b"], "right": ["b", "a"]}
+
+
+def serve(name):
+    """Handle what is ready in one queue, as a worker would."""
+    consumers = consumers_for([name])
+    configuration = Configuration(consumers, None)
+    configuration.refresh()
+    Runner(consumers, configuration, name=name, drain=True).run()
 
 
 def test_rows_locked_one_a_message_in_opposite_orders_are_no_deadlock(declared, elsewhere):
@@ -36,13 +45,38 @@ def test_rows_locked_one_a_message_in_opposite_orders_are_no_deadlock(declared, 
     for name, rows in ROWS.items():
         send_many(name, [*QUIET, *rows])
 
-    def serve(name):
-        consumers = consumers_for([name])
-        configuration = Configuration(consumers, None)
-        configuration.refresh()
-        Runner(consumers, configuration, name=name, drain=True).run()
-
     other = elsewhere(serve, "left")
     serve("right")
     other.result(timeout=20)
     assert calls == ROWS
+
+
+@pytest.mark.parametrize("options", [{}, {"lease": 30}, {"batch": 5}], ids=str)
+def test_a_deadlock_of_two_handlers_is_tried_again_at_once_and_not_counted(
+    declared, elsewhere, options
+):
+    attempts = []
+    both_hold_their_first = threading.Barrier(2, timeout=10)
+
+    def lock_both_rows(given):
+        (message,) = given if isinstance(given, list) else [given]
+        attempts.append(message.attempt)
+        first, second = message.body
+        Group.objects.select_for_update().get(name=first)
+        if len(attempts) <= 2:
+            both_hold_their_first.wait()
+        Group.objects.select_for_update().get(name=second)
+        Group.objects.create(name=f"{message.queue} has locked both")
+
+    for name in ROWS:
+        consumer(name, max_deliveries=1, **options)(lock_both_rows)
+    drain()
+    Group.objects.bulk_create([Group(name="a"), Group(name="b")])
+    for name, rows in ROWS.items():
+        send_many(name, [rows])
+    other = elsewhere(serve, "left")
+    serve("right")
+    other.result(timeout=20)
+    assert attempts == [1, 1, 1]
+    assert sorted(effects()) == ["a", "b", "left has locked both", "right has locked both"]
+    assert (failures(), waiting()) == ([], {})
