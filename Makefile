@@ -15,7 +15,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.requirements
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test proofs scenarios lint bench screenshot wheel stop clean
+.PHONY: help demo test proofs mutants scenarios lint bench screenshot wheel stop clean
 
 help: ## Show what there is to run
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1#\2/p' Makefile | while IFS='#' read -r name what; do \
@@ -25,10 +25,13 @@ demo: $(READY) ## Start the shop, its workers and a replay of real orders; Ctrl-
 	@$(RUN) -m config.demo
 
 test: $(READY) ## Run the tests (ARGS= goes to pytest)
-	@$(RUN) -m pytest $(PARALLEL) --ignore=tests/scenarios -m "not proof" $(ARGS)
+	@$(RUN) -m pytest $(PARALLEL) --ignore=tests/scenarios --ignore=tests/mutants -m "not proof" $(ARGS)
 
 proofs: $(READY) ## Run random stories beside a model, and sessions in every order
 	@$(RUN) -m pytest tests/messaging -m proof -n 2 --dist worksteal $(ARGS)
+
+mutants: $(READY) ## Plant bugs, and see that the tests named for them find each
+	@$(RUN) -m pytest tests/mutants -n 2 --dist load $(ARGS)
 
 scenarios: $(READY) ## Run the tests that kill and restart real processes
 	@$(RUN) -m pytest tests/scenarios $(ARGS)

@@ -18,7 +18,7 @@ from messaging.engines.postgresql import PostgreSQLEngine
 from messaging.sync import synchronise
 
 # Of three sessions there may be tens of thousands of orders: so many of them at most, twice.
-MOST = 20
+MOST = 40
 EXPECTED = (DeduplicationConflict, LeaseLost)
 POLICIES = {"max_deliveries": 2, "backoff": "fixed", "backoff_base": 0, "jitter": "none"}
 
