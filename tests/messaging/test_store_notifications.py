@@ -76,6 +76,7 @@ class TestBehindAPooler:
             notifications.start_listening(Pooled(raw))
         assert raw.execute("SELECT pg_listening_channels()").fetchall() == []
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_a_url_is_trusted(self, connect, settings):
         raw = connect()
         settings.MESSAGING = {"LISTEN_URL": "postgresql://session-pooled/"}
@@ -83,7 +84,10 @@ class TestBehindAPooler:
         assert raw.execute("SELECT pg_listening_channels()").fetchall() == [("messaging",)]
 
 
-def test_a_url_leads_past_a_pooler(connect, settings):
+@pytest.mark.parametrize(
+    ("named", "name"), [({"application_name": "direct"}, "direct"), ({}, "messaging wake-up")]
+)
+def test_a_url_leads_past_a_pooler(connect, settings, named, name):
     found = connection.settings_dict
     settings.MESSAGING = {
         "LISTEN_URL": make_conninfo(
@@ -92,10 +96,10 @@ def test_a_url_leads_past_a_pooler(connect, settings):
             port=found["PORT"],
             user=found["USER"],
             password=found["PASSWORD"],
-            application_name="direct",
+            **named,
         )
     }
-    assert value(connect(), "current_setting('application_name')") == "direct"
+    assert value(connect(), "current_setting('application_name')") == name
 
 
 @pytest.mark.usefixtures("way_past_a_pooler")
