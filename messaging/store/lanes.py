@@ -20,14 +20,25 @@ FAIR = 1
 GO, PARK = 1, 0
 
 # SKIP LOCKED: the tokens of a fairness key take beside each other. Of an ordering key nothing is
-# taken from behind an entry that somebody else has locked, and may leave where it is: the first of
-# those seen that could not be locked ends it. A token's id and not the entry's comes first, because
-# it is what a worker's death has to be looked up by.
+# taken from behind an entry that somebody else has locked, and may leave where it is: it is taken
+# while what could be locked is, place by place, what is there. A question for what lies before an
+# entry would be a scan of the whole table: where one lane holds most of it, the planner expects to
+# find something at once. OFFSET 0 has the first ids read once for each lane and not for each entry.
+# A token's id and not the entry's comes first, because it is what a worker's death has to be looked
+# up by.
 TAKE: Any = """
     WITH next AS MATERIALIZED (
-        SELECT lane.id AS lane_id, known.kind, entry.ctid AS row, entry.id
-        FROM unnest(%(lane_ids)s::bigint[]) AS lane (id)
-            LEFT JOIN messaging_lane AS known ON known.id = lane.id,
+        SELECT entry.ctid AS row, first.kind, entry.id,
+            first.ids[row_number() OVER (PARTITION BY lane.id ORDER BY entry.id)] AS due
+        FROM unnest(%(lane_ids)s::bigint[]) AS lane (id),
+            LATERAL (
+                SELECT (SELECT kind FROM messaging_lane WHERE id = lane.id) AS kind, ARRAY(
+                    SELECT id FROM messaging_laneentry
+                    WHERE queue_id = %(queue_id)s AND lane_id = lane.id
+                    ORDER BY id LIMIT %(each)s
+                ) AS ids
+                OFFSET 0
+            ) AS first,
             LATERAL (
                 SELECT ctid, id FROM messaging_laneentry
                 WHERE queue_id = %(queue_id)s AND lane_id = lane.id
@@ -38,12 +49,7 @@ TAKE: Any = """
     taken AS (
         DELETE FROM messaging_laneentry
         WHERE ctid = ANY (ARRAY(
-            SELECT next.row FROM next
-            WHERE next.kind = %(fair)s OR NOT EXISTS (
-                SELECT FROM messaging_laneentry AS earlier
-                WHERE earlier.queue_id = %(queue_id)s AND earlier.lane_id = next.lane_id
-                AND earlier.id < next.id AND earlier.id NOT IN (SELECT id FROM next)
-            )
+            SELECT next.row FROM next WHERE next.kind = %(fair)s OR next.id = next.due
         ))
         RETURNING id, queue_id, lane_id, priority, message_id, attempt, subscription_id, expires_at
     )
