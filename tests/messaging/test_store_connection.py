@@ -121,7 +121,7 @@ class TestPreparing:
 
     def test_a_connection_is_asked_once_whether_it_is_pooled(self, queue, monkeypatch):
         asked = []
-        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: asked.append(raw))
+        monkeypatch.setattr(module, "is_pooled", lambda raw, backend: asked.append(raw) or True)
         queue()
         for body in range(3):
             send("invoices", body)
