@@ -4,25 +4,56 @@ import argparse
 import os
 import platform
 import statistics
-from collections.abc import Callable
+from typing import NamedTuple
 
 import django
 from django.core.management import call_command
+from django.utils.module_loading import import_string
 
-# What is measured, the limit it is measured against, messages a round, rounds, ratio to reach.
+
+class Part(NamedTuple):
+    """What is measured, what it is measured against, messages a round, rounds, ratio to reach.
+
+    A ``goal`` of work done, ours of the limit's, is a least one; ``slower_at_most`` instead is how
+    many times the other's time ours may take. ``before`` and ``after`` run once.
+    """
+
+    ours: str
+    limit: str
+    count: int
+    rounds: int
+    goal: float | None = None
+    slower_at_most: float | None = None
+    before: str | None = None
+    after: str | None = None
+
+
 # Commits one by one are measured in many short rounds, because the disk's pace drifts.
 PARTS = {
-    "publish": ("send_one_by_one", "raw_insert", 300, 15, 0.8),
-    "publish-atomic": ("send_in_transactions", "raw_insert_in_transactions", 300, 15, 0.8),
-    "consume": ("one_worker", "raw_delete", 40_000, 5, 0.5),
+    "publish": Part("measure.send_one_by_one", "measure.raw_insert", 300, 15, 0.8),
+    "publish-atomic": Part(
+        "measure.send_in_transactions", "measure.raw_insert_in_transactions", 300, 15, 0.8
+    ),
+    "consume": Part("measure.one_worker", "measure.raw_delete", 40_000, 5, 0.5),
+    "blocked-key": Part(
+        "blocked.claims_beside_it",
+        "blocked.claims_without_it",
+        300,
+        25,
+        slower_at_most=1.2,
+        before="blocked.block_a_key",
+        after="blocked.clear",
+    ),
 }
 TITLES = {
-    "send_one_by_one": "send(), one by one",
-    "raw_insert": "plain one-row INSERT, one by one",
-    "send_in_transactions": "send() in atomic(), one by one",
-    "raw_insert_in_transactions": "plain one-row INSERT in BEGIN and COMMIT, one by one",
-    "one_worker": "runworker --processes 1, handler that does nothing",
-    "raw_delete": "plain DELETE ... SKIP LOCKED LIMIT 100 RETURNING",
+    "measure.send_one_by_one": "send(), one by one",
+    "measure.raw_insert": "plain one-row INSERT, one by one",
+    "measure.send_in_transactions": "send() in atomic(), one by one",
+    "measure.raw_insert_in_transactions": "plain one-row INSERT in BEGIN and COMMIT, one by one",
+    "measure.one_worker": "runworker --processes 1, handler that does nothing",
+    "measure.raw_delete": "plain DELETE ... SKIP LOCKED LIMIT 100 RETURNING",
+    "blocked.claims_beside_it": "claims of other keys, 1,000,000 behind a blocked one",
+    "blocked.claims_without_it": "claims of as many keys, nothing else waiting",
 }
 
 
@@ -35,31 +66,34 @@ def main() -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
     django.setup()
     prepare()
+    for name in options.parts or PARTS:
+        measure(name, PARTS[name], options.rounds or PARTS[name].rounds)
 
-    from benchmarks import measure
 
-    for part in options.parts or PARTS:
-        ours, limit, count, rounds, goal = PARTS[part]
-        rounds = options.rounds or rounds
-        print(f"\n{part}: {count:,} messages, {rounds} rounds, in turn")
-        rates: dict[str, list[float]] = {ours: [], limit: []}
-        for _ in range(rounds):
-            for name in (limit, ours):
-                run: Callable[[int], float] = getattr(measure, name)
-                rates[name].append(run(count))
-        report(rates, ours, limit, goal)
+def measure(name: str, part: Part, rounds: int) -> None:
+    """Measure one part and print what came out."""
+    print(f"\n{name}: {part.count:,} messages, {rounds} rounds, in turn")
+    call(part.before)
+    rates: dict[str, list[float]] = {part.ours: [], part.limit: []}
+    for _ in range(rounds):
+        for function in (part.limit, part.ours):
+            rates[function].append(call(function, part.count))
+    report(rates, part)
+    call(part.after)
+
+
+def call(function: str | None, *arguments: int) -> float:
+    """Call a function of this package by its name, if there is one."""
+    # By name: what measures uses models, which exist after django.setup().
+    return import_string(f"benchmarks.{function}")(*arguments) if function else 0.0
 
 
 def prepare() -> None:
-    """Create the database of the benchmarks and its tables."""
-    from django.db import connection, connections
+    """Create the databases of the benchmarks and their tables."""
+    from django.db import connections
 
-    name = connection.settings_dict["NAME"]
-    with connection._nodb_cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
-        if cursor.fetchone() is None:
-            cursor.execute(f'CREATE DATABASE "{name}"')
-    call_command("migrate", verbosity=0)
+    for alias in connections:
+        prepare_database(alias)
     with connections["default"].cursor() as cursor:
         cursor.execute(
             "CREATE TABLE IF NOT EXISTS bench_raw (id bigint GENERATED BY DEFAULT AS IDENTITY"
@@ -73,13 +107,34 @@ def prepare() -> None:
     )
 
 
-def report(rates: dict[str, list[float]], ours: str, limit: str, goal: float) -> None:
+def prepare_database(alias: str) -> None:
+    """Create one of the databases, unless it exists, with its tables and queues."""
+    from django.db import connections
+
+    from messaging.sync import synchronise
+
+    connection = connections[alias]
+    name = connection.settings_dict["NAME"]
+    with connection._nodb_cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
+        if cursor.fetchone() is None:
+            cursor.execute(f'CREATE DATABASE "{name}"')
+    call_command("migrate", database=alias, verbosity=0)
+    synchronise(alias)
+
+
+def report(rates: dict[str, list[float]], part: Part) -> None:
     """Print the medians and the ratio of each round."""
     for name, values in rates.items():
         spread = f"{min(values):,.0f} to {max(values):,.0f}"
         print(f"  {TITLES[name]:<55} {statistics.median(values):>9,.0f}/s  ({spread})")
-    ratios = [mine / theirs for mine, theirs in zip(rates[ours], rates[limit], strict=True)]
-    print(f"  ratio: {statistics.median(ratios):.2f} of the limit (goal {goal})")
+    pairs = list(zip(rates[part.ours], rates[part.limit], strict=True))
+    if part.slower_at_most is None:
+        ratio = statistics.median(ours / limit for ours, limit in pairs)
+        print(f"  ratio: {ratio:.2f} of the limit (goal {part.goal})")
+    else:
+        ratio = statistics.median(limit / ours for ours, limit in pairs)
+        print(f"  ratio: {ratio:.2f} times as long (goal at most {part.slower_at_most})")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from django.db import connection, transaction
+from django.db import connections, transaction
 
 from messaging import send, send_many
 
@@ -26,9 +26,9 @@ DEADLINE = 60.0
 
 
 @contextmanager
-def plain() -> Iterator[psycopg.Connection]:
+def plain(using: str = "default") -> Iterator[psycopg.Connection]:
     """Give a psycopg connection to the same database, without Django."""
-    params = connection.get_connection_params() | {"prepare_threshold": 5}
+    params = connections[using].get_connection_params() | {"prepare_threshold": 5}
     for name in ("cursor_factory", "context"):
         params.pop(name, None)
     with psycopg.connect(**params | {"autocommit": True}) as raw:
@@ -161,7 +161,10 @@ def settle_down(raw: psycopg.Connection) -> None:
     raw.execute("CHECKPOINT")
 
 
-def empty() -> None:
+def empty(using: str = "default") -> None:
     """Remove all messages."""
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE messaging_message, messaging_delivery, messaging_worker")
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            "TRUNCATE messaging_message, messaging_delivery, messaging_scheduled, messaging_lane,"
+            " messaging_laneentry, messaging_attempt, messaging_worker"
+        )
