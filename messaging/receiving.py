@@ -18,6 +18,7 @@ from . import conf, leasing, maintenance
 from .ear import AsyncEar, Ear
 from .engines import wakeup
 from .exceptions import InvalidOption, NotSupported, UnknownQueue
+from .limits import PLACE_WAIT, RENEW_EVERY, Limits
 from .messages import Message, Outcome
 from .names import check_queue_name
 from .policies import QueuePolicy
@@ -45,6 +46,11 @@ def receive(
     ``lease`` is 0 to 43,200 (12 hours), by default the queue's visibility timeout. With nothing
     ready it waits up to ``wait`` seconds, 0 to 3,600 (SQS: long polling), and returns an empty list
     after that. A paused queue gives nothing; of an ordering key one message is out at a time.
+
+    A queue's limits hold for all who consume it together, workers and receivers: what is held under
+    a lease is in flight. Of a queue with a single active consumer, a process takes the turn when it
+    looks for messages and nobody else has it, and gives it up 3 seconds after its last look: it
+    keeps it while it waits. Nobody else gets any message before its leases have ended.
 
     Each message is settled once: ``message.acknowledge()`` in the transaction of its effects,
     ``release(after=)``, ``reject(reason)``; ``extend(seconds)`` holds it for longer. What is not
@@ -108,6 +114,9 @@ class Reception:
         self._until = time.monotonic() + check_seconds("wait", wait, MAX_WAIT)
         self._using = using
         self._due_in: float | None = None
+        self._limits = Limits(leasing.holder(), using)
+        # How soon to look again because of a limit, seconds.
+        self._limited_for: float | None = None
         self.queue_id = 0
 
     @property
@@ -121,6 +130,8 @@ class Reception:
         if self._due_in is not None:
             # Not in circles: another may be about to make due what is due.
             pause = min(pause, max(RETRY_DUE, self._due_in))
+        if self._limited_for is not None:
+            pause = min(pause, self._limited_for)
         return max(0.0, pause)
 
     def look(self, *, thorough: bool = False) -> list[Message]:
@@ -130,19 +141,44 @@ class Reception:
         if _tidied.is_long_ago(connection):
             self._tidy(connection)
         policy = self._policy(connection)
+        self._limited_for = None
         if policy.paused:
             return []
-        return (
-            self._take(policy, connection)
-            or self._take_after_tidying(policy, connection)
-            or (self._take(policy, connection, thorough=True) if thorough else [])
-        )
+        if policy.is_limited:
+            return self._look_within_limits(policy, connection, thorough)
+        return self._look_everywhere(policy, connection, self._limit, thorough)
 
-    def _take_after_tidying(
-        self, policy: QueuePolicy, connection: BaseDatabaseWrapper
+    def _look_within_limits(
+        self, policy: QueuePolicy, connection: BaseDatabaseWrapper, thorough: bool
     ) -> list[Message]:
-        """Take what has become due, or was held for too long, since the last time."""
-        return self._take(policy, connection) if self._tidy(connection) else []
+        """Take what this process may have now of what is ready."""
+        if policy.single_active_consumer:
+            self._limited_for = RENEW_EVERY
+            self._limits.renew([policy])
+            if not self._limits.is_active(policy):
+                return []
+        permits = self._limits.take(policy, self._limit)
+        if not permits.granted:
+            self._come_back_in(permits.wait)
+            return []
+        found = self._look_everywhere(policy, connection, permits.granted, thorough)
+        self._limits.give_back(policy, permits.granted - len(found))
+        return found
+
+    def _come_back_in(self, seconds: float) -> None:
+        """Look again in so many seconds at the latest, since a limit lets nothing through."""
+        known = self._limited_for
+        self._limited_for = seconds if known is None else min(known, seconds)
+
+    def _look_everywhere(
+        self, policy: QueuePolicy, connection: BaseDatabaseWrapper, limit: int, thorough: bool
+    ) -> list[Message]:
+        """Take what is ready; or what has become due, or was held for too long, since last time."""
+        return (
+            self._take(policy, connection, limit)
+            or (self._take(policy, connection, limit) if self._tidy(connection) else [])
+            or (self._take(policy, connection, limit, thorough=True) if thorough else [])
+        )
 
     def _tidy(self, connection: BaseDatabaseWrapper) -> bool:
         """Do what workers do as well, for a project without any; return whether it helped."""
@@ -162,7 +198,12 @@ class Reception:
         return found[0]
 
     def _take(
-        self, policy: QueuePolicy, connection: BaseDatabaseWrapper, *, thorough: bool = False
+        self,
+        policy: QueuePolicy,
+        connection: BaseDatabaseWrapper,
+        limit: int,
+        *,
+        thorough: bool = False,
     ) -> list[Message]:
         """Claim, hold and commit; what cannot be delivered makes room for what can."""
         seconds = policy.visibility_timeout if self._lease is None else self._lease
@@ -170,14 +211,33 @@ class Reception:
         worker = leasing.holder()
         messages: list[Message] = []
         settled: list[Outcome] = []
+        held_back = False
+
+        def choose(found: Sequence[Message]) -> tuple[list[Message], dict[int, float]]:
+            nonlocal held_back
+            chosen, waits = self._limits.choose(connection, policy, found)
+            held_back = len(chosen) < len(found)
+            return chosen, waits
+
         try:
             with transaction.atomic(using=connection.alias):
-                while not messages:
+                if policy.is_limited:
+                    limit = self._limits.hold(connection, policy, limit)
+                if not limit:
+                    self._come_back_in(PLACE_WAIT)
+                while limit and not messages:
+                    held_back = False
                     messages, outcomes = leasing.lease(
-                        source, self._limit, seconds, worker, using=self._using, thorough=thorough
+                        source,
+                        limit,
+                        seconds,
+                        worker,
+                        using=self._using,
+                        thorough=thorough,
+                        choose=choose if policy.key_rate_limit is not None else None,
                     )
                     settled += outcomes
-                    if not outcomes and not source.tidied:
+                    if not outcomes and not source.tidied and not held_back:
                         break
                 if settled:
                     leasing.note(connection, policy, settled, worker)

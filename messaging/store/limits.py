@@ -93,42 +93,51 @@ def prune(connection: BaseDatabaseWrapper) -> None:
 
 
 # A lock for each place, which the end of the transaction gives back, however it ends. LIMIT stops
-# the scan at the last one wanted. What is held under a lease takes a place without a lock.
+# the scan at the last one wanted. The locks of others are counted when these are taken: of two who
+# take the last place at once, at least one sees the other.
 ENTER = """
-    SELECT count(*) FROM (
-        SELECT place FROM generate_series(1, %(places)s - (
-            SELECT count(*) FROM messaging_lease WHERE queue_id = %(queue_id)s
-        )) AS place
-        WHERE pg_try_advisory_xact_lock(
-            hashtext('messaging_queue ' || %(queue_id)s::bigint), place::int)
-        LIMIT %(wanted)s
+    SELECT taken.count, (
+        SELECT count(*) FROM pg_locks
+        WHERE taken.count > 0 AND locktype = 'advisory' AND granted
+        AND pid IS DISTINCT FROM pg_backend_pid()
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND classid::bigint = hashtext('messaging_queue ' || %(queue_id)s::bigint) & 4294967295
+        AND objid > 0 AND objsubid = 2
+    )
+    FROM (
+        SELECT count(*) FROM (
+            SELECT FROM generate_series(1, %(places)s) AS place
+            WHERE pg_try_advisory_xact_lock(
+                hashtext('messaging_queue ' || %(queue_id)s::bigint), place::int)
+            LIMIT %(wanted)s
+        ) AS place
     ) AS taken
 """
+# What is held under a lease takes a place without a lock. In a statement of its own after the
+# locks: whoever gave back a lock by then has left a lease that this one sees.
+COUNT_LEASES = "SELECT count(*) FROM messaging_lease WHERE queue_id = %(queue_id)s"
 
 
 def enter(connection: BaseDatabaseWrapper, queue_id: int, places: int, wanted: int) -> int:
     """Take up to ``wanted`` of a queue's places, until the transaction ends; return how many."""
     params = {"queue_id": queue_id, "places": places, "wanted": wanted}
-    ((taken,),) = run(connection, ENTER, params)
-    return int(taken)
+    ((taken, others),) = run(connection, ENTER, params)
+    if not taken:
+        return 0
+    ((leased,),) = run(connection, COUNT_LEASES, params)
+    return max(0, min(int(taken), places - int(others) - int(leased)))
 
 
-# Those who claim leases of one queue do it one after another: what one has claimed, the next one
-# has to count. The lock ends with the claim, long before the leases.
+# Those who claim leases of one queue do it one after another, so that none takes the places of what
+# it does not find. The lock ends with the claim, long before the leases.
 QUEUE_UP = """
     SELECT pg_advisory_xact_lock(hashtext('messaging_leases ' || %(queue_id)s::bigint), 0)
 """
-COUNT_LEASES = "SELECT count(*) FROM messaging_lease WHERE queue_id = %(queue_id)s"
 
 
-def free_leases(connection: BaseDatabaseWrapper, queue_id: int, places: int) -> int:
-    """Return how many more messages may be held under a lease, and let nobody else claim any.
-
-    Call it in the transaction that claims them, before the claim.
-    """
+def queue_up(connection: BaseDatabaseWrapper, queue_id: int) -> None:
+    """Let nobody else claim leases of a queue, until the transaction ends."""
     run(connection, QUEUE_UP, {"queue_id": queue_id})
-    ((taken,),) = run(connection, COUNT_LEASES, {"queue_id": queue_id})
-    return max(0, places - int(taken))
 
 
 TURN = """

@@ -20,6 +20,7 @@ from ..consuming import Consumer
 from ..engines import engine
 from ..engines.wakeup import Arrival
 from ..handling import Handled
+from ..limits import Limits
 from ..messages import Message
 from ..settling import Lease
 from ..store import deadletters, leases
@@ -28,7 +29,6 @@ from .configuration import Configuration
 from .coroutines import call
 from .heart import Heart
 from .leasing import claim, seconds_of, settle_handled
-from .limits import Limits
 from .tally import Tally
 from .work import Work
 

@@ -18,16 +18,15 @@ from .. import leasing, signals
 from ..acknowledgement import outcome_of
 from ..exceptions import LeaseLost, NotSupported
 from ..handling import Handled, TransactionLost, handle_leased, is_conflict
+from ..limits import PLACE_WAIT, Limits
 from ..messages import Message, Outcome
 from ..settling import Lease, Seconds
 from ..store import leases
-from ..store import limits as places
 from ..store.connection import connection_for
 from .coroutines import call_all
 from .heart import Heart
-from .limits import Limits
 from .losses import INNOCENT_LOSSES, is_answer
-from .transacting import PLACE_WAIT, Transactor
+from .transacting import Transactor
 from .work import Work
 
 logger = logging.getLogger("messaging")
@@ -86,7 +85,7 @@ def claim(
     try:
         with transaction.atomic(using=connection.alias):
             if limits is not None:
-                limit = _room(work, limit, worker, using)
+                limit = limits.hold(connection, policy, limit)
             if not limit:
                 work.close(PLACE_WAIT * random.uniform(0.5, 1))  # noqa: S311
                 return [], []
@@ -102,17 +101,6 @@ def claim(
     except DatabaseError:
         work.source.rewind()
         raise
-
-
-def _room(work: Work, limit: int, worker: str, using: str | None) -> int:
-    """Return how many of ``limit`` messages the queue lets anybody hold now."""
-    connection = connection_for(using)
-    policy = work.source.policy
-    if policy.single_active_consumer and leases.held_by_others(connection, policy.id, worker):
-        return 0  # what another worker holds that was the active one before
-    if policy.concurrency_limit is None:
-        return limit
-    return min(limit, places.free_leases(connection, policy.id, policy.concurrency_limit))
 
 
 class Leaseholder(Transactor):

@@ -23,6 +23,7 @@ import messaging
 from .. import leasing, maintenance, signals
 from ..consuming import Consumer
 from ..engines import wakeup
+from ..limits import RENEW_EVERY, Limits
 from ..store import workers
 from ..store.connection import connection_for
 from .allowance import Allowance
@@ -31,7 +32,6 @@ from .bell import Bell
 from .company import Company
 from .configuration import Configuration
 from .heart import Heart
-from .limits import RENEW_EVERY, Limits
 from .listener import Listener
 from .memory import resident_bytes
 from .orders import OBEYED

@@ -13,6 +13,7 @@ from ..consuming import Consumer
 from ..engines import engine
 from ..engines.wakeup import Arrival
 from ..handling import TransactionLost
+from ..limits import Limits
 from ..messages import Outcome, Settlement
 from ..policies import QueuePolicy
 from ..store.connection import connection_for
@@ -22,7 +23,6 @@ from .company import Company
 from .configuration import Configuration
 from .heart import Heart
 from .leasing import Leaseholder
-from .limits import Limits
 from .slots import Slots
 from .tally import Tally
 from .turns import turns

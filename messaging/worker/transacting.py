@@ -12,20 +12,18 @@ from ..acknowledgement import WORKER_DIED, outcome_of, settle
 from ..batching import handle_batch
 from ..delivery import deliver
 from ..handling import Handled, TransactionLost, handle, is_conflict
+from ..limits import PLACE_WAIT, Limits
 from ..messages import Message, Outcome, Settlement
 from ..store import deadletters
 from ..store.connection import connection_for, run
 from . import losses
 from .company import Company
-from .limits import Limits
 from .slots import Slots
 from .tally import Tally
 from .work import Work
 
 # How soon to look again for a message that another process was running, seconds.
 HELD_WAIT = 0.05
-# How soon to look again when other workers have taken all the places of a queue, seconds.
-PLACE_WAIT = 0.1
 
 
 class Transactor:

@@ -9,10 +9,10 @@ from django.test.utils import CaptureQueriesContext
 from effects import effects, execute, failures, take_effect, waiting
 
 from messaging import consumer, maintenance, receive, send, send_many
+from messaging.limits import Limits
 from messaging.models import ActiveConsumer, Queue, RateLimit
 from messaging.store.limits import take_permits
 from messaging.testing import drain
-from messaging.worker.limits import Limits
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -1,4 +1,4 @@
-"""Limits: what one worker process may do, so that all of them together keep to a queue's limits.
+"""Limits: what one process may do, so that all of them together keep to a queue's limits.
 
 Permits of a rate are taken in a transaction of their own before a claim, and those not used are
 given back: a row that all workers write must not be locked while handlers run.
@@ -10,18 +10,20 @@ from collections.abc import Sequence
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..messages import Message
-from ..policies import QueuePolicy
-from ..store import limits
-from ..store.connection import connection_for
+from .messages import Message
+from .policies import QueuePolicy
+from .store import leases, limits
+from .store.connection import connection_for
 
 # A single active consumer says so again long before its time is over, seconds.
 ACTIVE_FOR = 3.0
 RENEW_EVERY = 0.5
+# How soon to look again when others have taken all the places of a queue, seconds.
+PLACE_WAIT = 0.1
 
 
 class Limits:
-    """The limits of a process; its threads share it."""
+    """The limits of a process, by the name under which it works; its threads share it."""
 
     def __init__(self, worker: str, using: str | None = None) -> None:
         self._worker = worker
@@ -79,7 +81,7 @@ class Limits:
 
         ``at_once``: they are in flight together, in one call; otherwise one after another.
         """
-        if policy.single_active_consumer and not limits.take_turn(connection, policy.id):
+        if policy.single_active_consumer and not self._has_turn(connection, policy):
             return 0
         if policy.concurrency_limit is None:
             return wanted
@@ -87,6 +89,25 @@ class Limits:
             connection, policy.id, policy.concurrency_limit, wanted if at_once else 1
         )
         return min(wanted, places) if at_once or not places else wanted
+
+    def hold(self, connection: BaseDatabaseWrapper, policy: QueuePolicy, wanted: int) -> int:
+        """Return how many messages this transaction may claim, to hold them under leases."""
+        if policy.single_active_consumer and not self._has_turn(connection, policy):
+            return 0
+        if policy.concurrency_limit is None:
+            return wanted
+        limits.queue_up(connection, policy.id)
+        return limits.enter(connection, policy.id, policy.concurrency_limit, wanted)
+
+    def _has_turn(self, connection: BaseDatabaseWrapper, policy: QueuePolicy) -> bool:
+        """Take a single active consumer's lock, unless another still holds any message.
+
+        That one was the active one before; its leases end the turn when they end.
+        """
+        # The leases after the lock: who held the lock may have left some.
+        return limits.take_turn(connection, policy.id) and not leases.held_by_others(
+            connection, policy.id, self._worker
+        )
 
     def choose(
         self, connection: BaseDatabaseWrapper, policy: QueuePolicy, messages: Sequence[Message]
