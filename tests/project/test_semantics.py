@@ -55,6 +55,7 @@ FEATURES = {
         "Batch consumers",
         "Async consumers",
         "Graceful stop",
+        "Pooler",
         "Idempotency",
         "Peek and search",
         "Explain",
