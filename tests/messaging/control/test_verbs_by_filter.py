@@ -63,7 +63,12 @@ def waiting(name: str) -> set[str]:
     return {message.body["name"] for message in Message.objects.filter(pk__in=ids)}
 
 
-@pytest.mark.parametrize(("wanted", "expected"), FILTERS, ids=str)
+# The same names in each of several processes, in which sets have orders of their own.
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    FILTERS,
+    ids=lambda value: ",".join(sorted(value)) if isinstance(value, set) else str(value),
+)
 @pytest.mark.parametrize("verb", ["purge", "cancel", "move", "edit"])
 def test_a_verb_does_what_it_does_to_what_is_described(
     letters: Queue, verb: str, wanted: dict[str, Any], expected: set[str]
