@@ -9,7 +9,16 @@ from django.contrib.auth.models import User
 from effects import make_due
 from rows import hold, keyed
 
-from messaging import InvalidMessage, consumer, consuming, control, publish, send, send_many
+from messaging import (
+    InvalidMessage,
+    consumer,
+    consuming,
+    control,
+    publish,
+    receive,
+    send,
+    send_many,
+)
 from messaging.control import Filter
 from messaging.engines import wakeup
 from messaging.exceptions import InvalidOption, UnknownQueue
@@ -142,6 +151,20 @@ def test_what_somebody_holds_stays_and_so_does_what_another_queue_has(queue: Que
     assert control.edit_matching("letters", Filter(), double) == 0
     with pytest.raises(InvalidOption, match="state='in_flight'"):
         control.edit_matching("letters", Filter(state="in_flight"), double)
+
+
+def test_what_is_held_on_another_queue_stays_on_all(queue: Queue) -> None:
+    Topic.objects.create(name="mail.sent")
+    other = Queue.objects.create(name="other")
+    for each in (queue, other):
+        Subscription.objects.create(pattern="mail.sent", queue=each)
+    ids = [publish("mail.sent", number) for number in (1, 2)]
+    (held,) = receive("other")
+    assert control.edit_matching("letters", Filter(), double) == 1
+    assert bodies(*ids) == [1, 4]
+    held.acknowledge()
+    assert control.edit_matching("letters", Filter(body={(): 1}), double) == 1
+    assert bodies(*ids) == [2, 4]
 
 
 @pytest.mark.django_db(transaction=True)
