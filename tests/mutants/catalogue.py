@@ -292,4 +292,57 @@ MUTANTS = [
         sign="assert",
         quick=True,
     ),
+    Mutant(
+        name="a wake-up comes before the commit",
+        path="engines/postgresql.py",
+        edits=(
+            (
+                "            transaction.on_commit(hook, using=connection.alias, robust=True)\n",
+                "            hook()\n",
+            ),
+        ),
+        checker="tests/engines/test_wakeup.py::TestAnnouncing::"
+        "test_nothing_is_announced_before_the_commit",
+        sign="assert",
+    ),
+    Mutant(
+        name="a commit that is cut off passes for done",
+        path="store/commits.py",
+        edits=(("            raise PublishUncertain(ids) from error\n", "            return\n"),),
+        checker=f"{TESTS}/test_confirming.py::TestCommits::"
+        "test_a_commit_that_is_cut_off_names_the_messages_and_asking_tells",
+        sign="the connection is lost",
+    ),
+    Mutant(
+        name="sending again makes a new id",
+        path="store/identities.py",
+        edits=(
+            (
+                "return [outgoing.message_id], [digest",
+                "return [outgoing.message_id + __import__('os').urandom(4).hex()], [digest",
+            ),
+        ),
+        checker=f"{TESTS}/test_publishing_identities.py::TestOwnIds::"
+        "test_a_second_call_gets_the_first_ones_id",
+        sign="assert",
+    ),
+    Mutant(
+        name="retention takes what is ready",
+        path="store/retention.py",
+        edits=(
+            (
+                "FROM messaging_delivery AS waiting WHERE waiting.message_id = old.id)",
+                "FROM messaging_delivery AS waiting WHERE false)",
+            ),
+        ),
+        checker=f"{OPERATIONS}retention_keeps_the_log_of_what_waits_or_comes_back",
+        sign="('true',)",
+    ),
+    Mutant(
+        name="a redrive does not hold retention up",
+        path="store/redriving.py",
+        edits=(("        keep_log(connection)\n", ""),),
+        checker=f"{OPERATIONS}retention_keeps_the_log_of_what_waits_or_comes_back",
+        sign="('true',)",
+    ),
 ]

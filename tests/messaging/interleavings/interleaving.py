@@ -16,10 +16,11 @@ from typing import Any
 
 from django.db import connection, connections
 
-# What stops a session: where messages are, and what handlers did. The others commute.
+# What stops a session: where messages are, what handlers did, and what waits for others by a lock
+# or gives messages their place in a lane. The other statements commute.
 ABOUT_MESSAGES = re.compile(
     r"messaging_(message|delivery|scheduled|lane|laneentry|lease|arrival|deadletter|deduplication"
-    r"|subscription|room)\b|\beffect\b"
+    r"|subscription|room)\b|\beffect\b|advisory|messaging_join_lanes IMMEDIATE"
 )
 BLOCKED = "SELECT cardinality(pg_blocking_pids(%s)) > 0"
 PATIENCE = 30.0  # seconds
