@@ -45,7 +45,7 @@ lint: $(READY) ## Check style, types, layers, templates and migrations
 	$(RUN) manage.py makemigrations --check --dry-run
 	$(RUN) manage.py check --fail-level WARNING
 
-bench: $(READY) ## Measure publishing and handling against plain SQL on the same server
+bench: $(READY) ## Measure publishing and handling against plain SQL, and keys beside a blocked one
 	@$(RUN) -m benchmarks $(ARGS)
 
 screenshot: $(READY) ## Photograph the live page of the demo that runs, for the README
