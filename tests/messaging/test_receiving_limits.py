@@ -188,6 +188,7 @@ class TestTheConcurrencyLimit:
         assert done[0] == 120
         assert most[0] <= 3
 
+    @pytest.mark.usefixtures("way_past_a_pooler")
     def test_is_waited_for(self, queue, settings, elsewhere, until):
         settings.MESSAGING = {"POLL_INTERVAL": 30}
         queue(concurrency_limit=1)
