@@ -270,7 +270,7 @@ class PostgreSQLSource:
             tokens = [
                 d._replace(
                     message_id=0,
-                    attempt=1,
+                    attempt=lanes.GO,
                     subscription_id=None,
                     expires_at=None,
                     entry_id=None,
