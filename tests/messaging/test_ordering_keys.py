@@ -196,6 +196,47 @@ class TestDelays:
         assert nothing_left()
 
 
+class TestPriorities:
+    @pytest.mark.parametrize("kind", ["ordering_key", "fairness_key"])
+    def test_a_key_comes_with_the_priority_of_its_next_message(self, kind, invoices, handled):
+        invoices(transaction_size=1)
+        for body, priority, key in [
+            ("plain", 0, None),
+            ("a urgent", 5, "a"),
+            ("b low", -5, "b"),
+            ("c low", -5, "c"),
+            ("c urgent", 5, "c"),
+        ]:
+            send("invoices", body, priority=priority, **({kind: key} if key else {}))
+        drain("invoices")
+        assert handled == ["a urgent", "plain", "b low", "c low", "c urgent"]
+        assert nothing_left()
+
+    def test_a_key_that_goes_on_does_so_with_the_priority_of_what_is_next(self, invoices, handled):
+        invoices(transaction_size=1)
+        for body, priority, key in [
+            ("a1", 5, "a"),
+            ("a2", -5, "a"),
+            ("b1", -5, "b"),
+            ("b2", 5, "b"),
+        ]:
+            send("invoices", body, priority=priority, ordering_key=key)
+        send("invoices", "plain")
+        drain("invoices")
+        assert handled[:2] == ["a1", "plain"]
+        assert handled.index("b1") < handled.index("b2")
+        assert handled.index("b2") == handled.index("b1") + 1
+
+    def test_a_retry_of_a_key_keeps_its_priority(self, invoices, handled):
+        invoices({"urgent": 1}, transaction_size=1)
+        send("invoices", "urgent", priority=5, ordering_key="a")
+        drain("invoices")
+        send("invoices", "plain")
+        make_due()
+        drain("invoices")
+        assert handled == ["urgent failed", "urgent", "plain"]
+
+
 class TestFairness:
     def test_a_sender_of_many_does_not_hold_up_a_sender_of_few(self, invoices, handled):
         invoices(transaction_size=1)

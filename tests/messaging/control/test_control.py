@@ -382,13 +382,16 @@ def test_a_cancelled_delivery_never_happens_and_its_message_stays_in_the_log(que
 
 
 @pytest.mark.usefixtures("queue")
-def test_a_message_is_cancelled_by_its_id_on_every_queue_that_waits_for_it() -> None:
+@pytest.mark.parametrize("key", [{}, {"ordering_key": "a"}, {"fairness_key": "a"}], ids=str)
+def test_a_message_is_cancelled_by_its_id_on_every_queue_that_waits_for_it(
+    key: dict[str, str],
+) -> None:
     for name in ("letters", "copies"):
         other, _ = Queue.objects.get_or_create(name=name)
         Subscription.objects.create(pattern="letters.sent", queue=other)
     Topic.objects.create(name="letters.sent")
-    message_id = publish("letters.sent", 1, delay=60)
-    publish("letters.sent", "another", delay=60)
+    message_id = publish("letters.sent", 1, delay=60, **key)
+    publish("letters.sent", "another", delay=60, **key)
     assert cancel(message_id) == 2
     assert cancel(message_id) == 0
     assert Scheduled.objects.count() == 2
