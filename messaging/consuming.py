@@ -107,6 +107,8 @@ def consumer(
     middle of an SQL statement. Nothing in Python can interrupt other calls that block, such as
     ``time.sleep`` or a socket without a timeout of its own: past ``hard_timeout``, by default 10
     seconds above ``timeout``, the worker process is killed and replaced. Both count as attempts.
+    That is how a coroutine ends, too, that goes on when it is cancelled or holds up its event loop;
+    whatever else was in flight there is given back, uncounted.
 
     ``lease=seconds`` holds each message for that time, and for as long as its handler is at work:
     for handlers that take long. Their transaction begins with their first SQL and ends with the

@@ -27,8 +27,10 @@ from ..store import deadletters, leases
 from ..store.connection import connection_for
 from .configuration import Configuration
 from .coroutines import call
+from .deadlines import Deadlines
 from .heart import Heart
 from .leasing import claim, seconds_of, settle_handled
+from .slots import Slots
 from .tally import Tally
 from .work import Work
 
@@ -49,6 +51,8 @@ class AsyncRunner:
         using: str | None = None,
         name: str = "",
         heart: Heart,
+        slots: Slots,
+        slot: int,
         tally: Tally | None = None,
         limits: Limits | None = None,
     ) -> None:
@@ -57,6 +61,7 @@ class AsyncRunner:
         self._using = using
         self._name = name
         self._heart = heart
+        self._deadlines = Deadlines(slots, slot)
         self._tally = tally or Tally()
         self._limits = limits
         self._works: dict[str, Work] = {}
@@ -146,7 +151,7 @@ class AsyncRunner:
 
     async def _run(self, work: Work, message: Message) -> None:
         try:
-            handled = await call(work.consumer, message)
+            handled = await call(work.consumer, message, self._deadlines)
         except BaseException as error:  # whatever it is, the message has ended
             handled = Handled(message, error, 0.0, False)
         self._ended.append((work, handled))

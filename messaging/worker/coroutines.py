@@ -12,9 +12,10 @@ from ..consuming import Consumer
 from ..exceptions import Expired, HandlerTimeout
 from ..handling import Handled
 from ..messages import Message
+from .deadlines import Deadlines
 
 
-async def call(consumer: Consumer, message: Message) -> Handled:
+async def call(consumer: Consumer, message: Message, deadlines: Deadlines) -> Handled:
     """Await the function for one message; run it as a task, whose context is its own."""
     if message.deadline is not None and time.monotonic() >= message.deadline:
         return Handled(message, Expired(), 0.0, False)
@@ -23,8 +24,9 @@ async def call(consumer: Consumer, message: Message) -> Handled:
     limit = asyncio.timeout(consumer.timeout)
     started = time.perf_counter()
     try:
-        async with limit:
-            await consumer.function(message)
+        with deadlines.kept(message.delivery, consumer.hard_timeout):
+            async with limit:
+                await consumer.function(message)
     # SystemExit and the like too: out of a task they would end the loop and all that run in it.
     except BaseException as raised:
         error = raised
@@ -39,6 +41,8 @@ async def call(consumer: Consumer, message: Message) -> Handled:
     return Handled(message, error, duration, False)
 
 
-async def call_all(consumer: Consumer, messages: Sequence[Message]) -> list[Handled]:
+async def call_all(
+    consumer: Consumer, messages: Sequence[Message], deadlines: Deadlines
+) -> list[Handled]:
     """Await the function for all messages at once."""
-    return await asyncio.gather(*(call(consumer, message) for message in messages))
+    return await asyncio.gather(*(call(consumer, message, deadlines) for message in messages))

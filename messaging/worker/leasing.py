@@ -24,6 +24,7 @@ from ..settling import Lease, Seconds
 from ..store import leases
 from ..store.connection import connection_for
 from .coroutines import call_all
+from .deadlines import Deadlines
 from .heart import Heart
 from .losses import INNOCENT_LOSSES, is_answer
 from .transacting import Transactor
@@ -110,6 +111,7 @@ class Leaseholder(Transactor):
         super().__init__(**options)
         # None in a test, where nothing lasts long enough.
         self._heart = heart
+        self._deadlines = Deadlines(self._slots, self._slot)
 
     def transact(self, work: Work, limits: Limits | None, limit: int) -> list[Outcome]:
         """Handle up to ``limit`` messages in the way of their consumer; return the outcomes."""
@@ -138,7 +140,7 @@ class Leaseholder(Transactor):
         """Run an async consumer until all of its messages have ended."""
         for message in messages:
             message.lease = Lease(message, work.source.policy, self._name, self._using)
-        handled = async_to_sync(call_all)(work.consumer, messages)
+        handled = async_to_sync(call_all)(work.consumer, messages, self._deadlines)
         return settle_handled(work, handled, worker=self._name, using=self._using)
 
     def _handle_each(self, work: Work, messages: Sequence[Message]) -> list[Outcome]:

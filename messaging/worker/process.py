@@ -79,6 +79,11 @@ class Options:
         in_a_loop = [consumer for consumer in self.consumers if consumer.is_async]
         return [consumer for consumer in self.consumers if not consumer.is_async], in_a_loop
 
+    @property
+    def slots(self) -> int:
+        """How many slots each process has: one for each thread, and one for an event loop."""
+        return self.threads + bool(self.shared_out()[1])
+
     def process_name(self, pid: int | None) -> str:
         """Return the name under which a process gives signs of life."""
         return f"{self.name or socket.gethostname()}/{pid}"
@@ -107,7 +112,7 @@ class Process:
         self.name = options.process_name(os.getpid())
         self._tally = Tally()
         self._configuration = Configuration(options.consumers, options.using)
-        company = Company() if len(slot_numbers) > 1 else None
+        company = Company() if options.threads > 1 else None
         self._heart = Heart(options.using, self.name)
         self._limits = Limits(self.name, options.using)
         here, in_a_loop = options.shared_out()
@@ -127,7 +132,7 @@ class Process:
                 retrying=self._expect_due,
                 drain=options.drain,
             )
-            for slot in slot_numbers
+            for slot in slot_numbers[: options.threads]
             if here
         ]
         if in_a_loop:
@@ -137,6 +142,8 @@ class Process:
                 using=options.using,
                 name=self.name,
                 heart=self._heart,
+                slots=slots,
+                slot=slot_numbers[options.threads],
                 tally=self._tally,
                 limits=self._limits,
             )

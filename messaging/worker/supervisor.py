@@ -39,7 +39,7 @@ SOON = 0.1
 
 @dataclass(slots=True)
 class Child:
-    """A worker process and the slots of its threads."""
+    """A worker process and the slots of its threads, and of its event loop if it has one."""
 
     process: BaseProcess
     slots: list[int]
@@ -54,7 +54,7 @@ class Supervisor:
     def __init__(self, options: Options) -> None:
         self._options = options
         # Twice what is needed: slots of the dead stay taken until they are counted.
-        self._slots = Slots(2 * options.processes * options.threads)
+        self._slots = Slots(2 * options.processes * options.slots)
         self._allowance = Allowance(options.max_messages, self._slots.count)
         self._pulses = Pulses(self._slots.count)
         self._casualties = Casualties(self._slots, options.using)
@@ -122,12 +122,12 @@ class Supervisor:
             return
         while self._to_start and time.monotonic() >= self._start_at:
             slots = self._free_slots()
-            if len(slots) < self._options.threads:
+            if len(slots) < self._options.slots:
                 return
             with self._orders.held_back():
                 if self._is_told:
                     return
-                self._start(slots[: self._options.threads])
+                self._start(slots[: self._options.slots])
                 self._to_start -= 1
 
     def _free_slots(self) -> list[int]:

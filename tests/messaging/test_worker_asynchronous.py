@@ -16,6 +16,7 @@ from messaging.testing import drain
 from messaging.worker.asynchronous import AsyncRunner
 from messaging.worker.configuration import Configuration
 from messaging.worker.heart import Heart
+from messaging.worker.slots import Slots
 from messaging.worker.tally import Tally
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -31,7 +32,13 @@ class Running:
         self.heart = Heart(None, "runner")
         self.tally = Tally()
         self.runner = AsyncRunner(
-            consumers, configuration, name="runner", heart=self.heart, tally=self.tally
+            consumers,
+            configuration,
+            name="runner",
+            heart=self.heart,
+            slots=Slots(1),
+            slot=0,
+            tally=self.tally,
         )
         self.thread = threading.Thread(target=self.runner.run)
 

@@ -55,7 +55,7 @@ def process(declared):
 
     def make(*, parent=None, slots=None, **options):
         options = Options(consumers=consumers_for([]), **options)
-        numbers = range(options.threads)
+        numbers = range(options.slots)
         parent = os.getppid() if parent is None else parent
         return Process(options, slots or Slots(2), numbers, Allowance(None), parent=parent)
 

@@ -1,8 +1,10 @@
 """Consumers: the body says how each message ends."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -125,6 +127,32 @@ def hang(message: Message) -> None:
     take_effect(message)
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     time.sleep(PATIENCE)
+
+
+@consumer("stubborn", max_deliveries=2, backoff="fixed", backoff_base=0.05, hard_timeout=0.5)
+async def hang_in_the_loop(message: Message) -> None:
+    """Take effect and never end, in the way that the body says."""
+    await sync_to_async(take_effect)(message)
+    match message.body:
+        case {"by": "blocking"}:
+            time.sleep(PATIENCE)
+        case {"by": "the interpreter"}:
+            re.match(r"(a+)+$", "a" * 60 + "b")
+        case {"by": "going on"}:
+            until = time.monotonic() + PATIENCE
+            while time.monotonic() < until:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.01)
+
+
+@consumer("patient", max_deliveries=2, hard_timeout=PATIENCE)
+async def wait_in_the_loop(message: Message) -> None:
+    """Wait at the gate, and take effect."""
+    gate = Path(message.body["gate"])
+    gate.with_suffix(".reached").touch()
+    while not gate.exists():
+        await asyncio.sleep(0.01)
+    await sync_to_async(take_effect)(message)
 
 
 # Messages that the command `pull` receives.
