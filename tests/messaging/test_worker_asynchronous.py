@@ -389,6 +389,17 @@ class TestStopping:
 
 
 class TestSuspects:
+    def suspect(self, sent):
+        """Have a message's process have died while it handled it."""
+        execute("UPDATE messaging_delivery SET attempt = 2 WHERE message_id = %s", sent)
+        execute(
+            "INSERT INTO messaging_attempt (message_id, queue_id, attempt, outcome, error,"
+            " description, traceback, worker, duration)"
+            " SELECT %s, id, 1, 'retry', 'WorkerDied', '', '', '', 0 FROM messaging_queue"
+            " WHERE name = 'invoices'",
+            sent,
+        )
+
     def test_a_message_whose_process_died_before_runs_alone(self, declare, start, until, gate):
         begun = []
 
@@ -397,21 +408,40 @@ class TestSuspects:
             await passed(gate)
 
         declare(handle)
-        (suspect, _) = send_many("invoices", ["suspect", "other"])
-        execute("UPDATE messaging_delivery SET attempt = 2 WHERE message_id = %s", suspect)
-        execute(
-            "INSERT INTO messaging_attempt (message_id, queue_id, attempt, outcome, error,"
-            " description, traceback, worker, duration)"
-            " SELECT %s, id, 1, 'retry', 'WorkerDied', '', '', '', 0 FROM messaging_queue"
-            " WHERE name = 'invoices'",
-            suspect,
-        )
+        (sent, _) = send_many("invoices", ["suspect", "other"])
+        self.suspect(sent)
         start()
         until(lambda: begun == ["other"])
         assert waiting() == {"leased": 2}
         gate.set()
         until(lambda: begun == ["other", "suspect"])
         until(lambda: waiting() == {})
+
+    def test_nothing_is_started_beside_it(self, declare, start, until, gate, monkeypatch):
+        begun, turns = [], []
+        take_turn = AsyncRunner._take_turn
+        monkeypatch.setattr(
+            AsyncRunner, "_take_turn", lambda runner: turns.append(1) or take_turn(runner)
+        )
+
+        async def handle(message):
+            begun.append(message.body)
+            await passed(gate)
+
+        declare(handle)
+        self.suspect(send("invoices", "suspect"))
+        running = start()
+        until(lambda: begun == ["suspect"])
+        send("invoices", "late")
+        for number in (1, 2):
+            before = len(turns)
+            running.runner.notice([])
+            until(lambda before=before, number=number: len(turns) > before + number)
+        assert begun == ["suspect"]
+        assert waiting() == {"leased": 1, "ready": 1}
+        gate.set()
+        until(lambda: waiting() == {})
+        assert begun == ["suspect", "late"]
 
 
 class TestLostConnections:
