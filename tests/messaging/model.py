@@ -122,6 +122,7 @@ class Model:
     def expire(self, item: Item) -> None:
         """Settle what nobody handled in its time."""
         if self.queues[item.queue].keeps_expired:
+            item.attempt -= 1  # how often it was delivered
             self.bury(item, "expired")
         else:
             item.place = "expired"
