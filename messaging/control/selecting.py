@@ -169,7 +169,8 @@ def move(
     def move_batch(connection: BaseDatabaseWrapper, section: Section, rows: Sequence[Row]) -> int:
         if section.state is State.DEAD:
             ids = [row.id for row in rows]
-            return announced(connection, redriving.redrive(connection, ids, target.pk))
+            moved = redriving.redrive(connection, ids, target.pk, by=name_of(by))
+            return announced(connection, moved)
         taken = selected.take(connection, section, found.pk, rows)
         if taken:
             announced(connection, selected.place(connection, target.pk, taken))

@@ -62,6 +62,14 @@ def test_a_timeline_tells_of_publication_failures_edits_death_and_redrive(
     assert (redriven.headers, redriven.body) == (None, None)
 
 
+def test_a_timeline_tells_who_has_moved_a_dead_letter(queue: Queue, handled: None) -> None:
+    other = Queue.objects.create(name="other")
+    message_id = send("letters", "bad")
+    drain("letters")
+    control.move(queue, other, control.Filter(state="dead"), by="oleg")
+    assert control.timeline(message_id).events[-1].text == "Redriven by oleg."
+
+
 def test_a_timeline_tells_which_subscriptions_took_a_message_to_which_queues(
     queue: Queue, handled: None
 ) -> None:
