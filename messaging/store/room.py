@@ -3,7 +3,10 @@
 A queue's row in ``messaging_room`` holds the room that may be taken without counting: a hundredth
 of the max length at most, so that whatever else fills the queue meanwhile (a redrive, an expired
 lease, a lower limit) takes it past its limit by no more than that. Only those who send to a limited
-queue touch the row; it makes them wait for each other's commits, which exactness costs.
+queue touch the row; it makes them wait for each other's commits, which exactness costs. A statement
+takes its rows in the order of the queues; two transactions that send to two limited queues, one
+after the other and in opposite orders, may deadlock: PostgreSQL ends one of them with an error. A
+worker handles its message again, uncounted; other callers send in one order or try again.
 """
 
 from collections.abc import Sequence

@@ -371,6 +371,22 @@ class TestConcurrentSenders:
             call.result(15)
         assert waiting() == ["third"]
 
+    def test_who_waits_for_the_room_of_one_queue_holds_that_of_no_later_one(
+        self, queue, topic, subscribe, elsewhere, until, waiters
+    ):
+        topic("orders.placed")
+        for name in ("invoices", "mails"):
+            queue(name, max_length=10)
+        for name in ("mails", "invoices"):
+            subscribe("orders.placed", name)
+        with transaction.atomic():
+            send("invoices", 1)
+            call = elsewhere(publish, "orders.placed", 2)
+            until(lambda: waiters() == 1)
+            send("mails", 3)
+        call.result(15)
+        assert Delivery.objects.count() == 4
+
     def test_what_a_worker_holds_is_left_to_it(self, queue, elsewhere):
         created = queue("invoices", max_length=2, overflow="drop_oldest")
         send_many("invoices", [1, 2])

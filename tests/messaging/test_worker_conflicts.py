@@ -6,7 +6,8 @@ import pytest
 from django.contrib.auth.models import Group
 from effects import effects, failures, waiting
 
-from messaging import consumer, send_many
+from messaging import consumer, send, send_many
+from messaging.models import Delivery
 from messaging.testing import drain
 from messaging.worker.configuration import Configuration, consumers_for
 from messaging.worker.runner import Runner
@@ -80,3 +81,31 @@ def test_a_deadlock_of_two_handlers_is_tried_again_at_once_and_not_counted(
     assert attempts == [1, 1, 1]
     assert sorted(effects()) == ["a", "b", "left has locked both", "right has locked both"]
     assert (failures(), waiting()) == ([], {})
+
+
+def test_handlers_that_fill_two_limited_queues_in_opposite_orders_are_both_handled(
+    queue, declared, elsewhere
+):
+    attempts = []
+    both_have_sent_once = threading.Barrier(2, timeout=10)
+
+    def send_to_both(message):
+        attempts.append(message.attempt)
+        first, second = message.body
+        send(first, message.queue)
+        if len(attempts) <= 2:
+            both_have_sent_once.wait()
+        send(second, message.queue)
+
+    for name in ROWS:
+        consumer(name, max_deliveries=1)(send_to_both)
+    drain()
+    targets = [queue(name, max_length=10) for name in "ab"]
+    for name, rows in ROWS.items():
+        send_many(name, [rows])
+    other = elsewhere(serve, "left")
+    serve("right")
+    other.result(timeout=20)
+    assert attempts == [1, 1, 1]
+    assert failures() == []
+    assert [Delivery.objects.filter(queue=each).count() for each in targets] == [2, 2]
