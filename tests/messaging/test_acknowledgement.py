@@ -105,7 +105,7 @@ class TestRetry:
         def fail_in_two_ways(message):
             raise Retry(after=60) if message.body else ValueError
 
-        declare(fail_in_two_ways, transaction_size=10, backoff_base=0.5)
+        declare(fail_in_two_ways, transaction_size=10, backoff_base=60.5, jitter="none")
         send("invoices", True)
         send("invoices", False)
         assert drain("invoices") == 2

@@ -470,7 +470,7 @@ def test_each_death_of_a_message_is_kept_in_its_history(queue: Queue) -> None:
     deaths = Attempt.objects.filter(message_id=message_id).order_by("pk")
     assert list(deaths.values_list("outcome", "attempt", "error")) == [
         ("max_length", 0, "QueueFull"),
-        ("expired", 1, "Expired"),
+        ("expired", 0, "Expired"),
         ("manual", 0, ""),
         ("max_deliveries", 1, "RuntimeError"),
     ]
