@@ -48,7 +48,8 @@ class Flow:
 
     ``failed`` are failed deliveries, whether they are tried again or dead; ``dead`` those that are,
     ``newly_dead`` their number in five minutes, ``newly_expired`` that of the messages that nobody
-    handled in time and nobody keeps. ``busy`` is how many handlers ran at a time.
+    handled in time and nobody keeps, ``newly_dropped`` that of those which made room for others in
+    a full queue. ``busy`` is how many handlers ran at a time.
     """
 
     in_rate: float = 0.0
@@ -56,6 +57,7 @@ class Flow:
     failed_rate: float = 0.0
     newly_dead: int = 0
     newly_expired: int = 0
+    newly_dropped: int = 0
     busy: float = 0.0
     published: Series = NOTHING
     acknowledged: Series = NOTHING
@@ -401,6 +403,7 @@ def _flow(stats: Sequence[store.StatRow]) -> Flow:
         failed_rate=sum(stat.recent_failed + stat.recent_dead for stat in stats) / WINDOW,
         newly_dead=sum(stat.dead for stat in stats),
         newly_expired=sum(stat.expired for stat in stats),
+        newly_dropped=sum(stat.dropped for stat in stats),
         busy=sum(stat.recent_busy for stat in stats) / WINDOW,
         published=tuple(published),
         acknowledged=tuple(acknowledged),

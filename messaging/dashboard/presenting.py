@@ -167,6 +167,13 @@ def _workers_note(workers: Sequence[WorkerFigures], live: Sequence[WorkerFigures
     return f"{len(live)} live" + (f" · {silent} silent" if silent else "")
 
 
+def _unhandled(flow: Flow) -> str:
+    """Say what has left the queues without having been handled."""
+    counts = {"expired": flow.newly_expired, "dropped": flow.newly_dropped}
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f"{told} in 5 min" if told else ""
+
+
 def _tiles(overview: Overview) -> Iterator[Tile]:
     totals, flow = overview.totals, overview.totals.flow
     yield Tile(
@@ -181,7 +188,7 @@ def _tiles(overview: Overview) -> Iterator[Tile]:
         label="Out",
         value=rate(flow.out_rate),
         unit="/s",
-        note=f"{flow.newly_expired:,} expired in 5 min" if flow.newly_expired else "",
+        note=_unhandled(flow),
         shape=curves.sparkline(_curve_label("Out", flow.acknowledged), flow.acknowledged),
     )
     yield Tile(

@@ -1212,6 +1212,12 @@ class Migration(migrations.Migration):
                 ("failed", models.IntegerField(db_default=0)),
                 ("dead", models.IntegerField(db_default=0)),
                 ("expired", models.IntegerField(db_default=0)),
+                (
+                    "dropped",
+                    models.IntegerField(
+                        db_default=0, help_text="Removed by senders, to make room in a full queue."
+                    ),
+                ),
                 ("busy", models.FloatField(db_default=0, help_text="Seconds that handlers ran.")),
                 (
                     "queue",

@@ -51,6 +51,9 @@ class Stat(models.Model):
     failed = models.IntegerField(db_default=0)
     dead = models.IntegerField(db_default=0)
     expired = models.IntegerField(db_default=0)
+    dropped = models.IntegerField(
+        db_default=0, help_text=_("Removed by senders, to make room in a full queue.")
+    )
     busy = models.FloatField(db_default=0, help_text=_("Seconds that handlers ran."))
 
     class Meta:

@@ -87,6 +87,7 @@ class StatRow(NamedTuple):
     failed: int
     dead: int
     expired: int
+    dropped: int
     recent_published: int
     recent_acknowledged: int
     recent_failed: int
@@ -98,7 +99,7 @@ STATS = """
     SELECT CASE WHEN queue_id = ANY (%(ids)s::bigint[]) THEN queue_id END AS shown,
         (floor(extract(epoch FROM statement_timestamp()) / %(width)s)
             - floor(extract(epoch FROM at) / %(width)s))::int AS bucket,
-        sum(published), sum(acknowledged), sum(failed), sum(dead), sum(expired),
+        sum(published), sum(acknowledged), sum(failed), sum(dead), sum(expired), sum(dropped),
         coalesce(sum(published) FILTER (WHERE recent), 0),
         coalesce(sum(acknowledged) FILTER (WHERE recent), 0),
         coalesce(sum(failed) FILTER (WHERE recent), 0),

@@ -147,11 +147,18 @@ DROP = """
     ORDER BY message_id
 """
 
+# Of no process in particular: what the sender rolls back was never dropped.
+RECORD = "INSERT INTO messaging_stat (process, queue_id, dead, dropped) VALUES ('', %s, %s, %s)"
+
 
 def _drop(connection: BaseDatabaseWrapper, queue: Short, number: int) -> int:
     """Remove the oldest, which become dead letters if the queue says so; return how many went."""
     rows = run(connection, DROP, {"queue_id": queue.queue_id, "number": number})
-    if queue.overflow == "dead_letter_oldest" and rows:
+    kept = queue.overflow == "dead_letter_oldest"
+    if rows:
+        counts = (queue.queue_id, len(rows) if kept else 0, 0 if kept else len(rows))
+        run(connection, RECORD, counts)
+    if kept and rows:
         failure = Failure(
             error="QueueFull",
             description=f"Removed to make room: {queue.name} holds at most {queue.limit:,} "

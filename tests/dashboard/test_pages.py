@@ -173,7 +173,7 @@ def test_the_page_shows_what_is_held_what_expired_and_who_accepts_nothing(
     assert control.depth(invoices)[:3] == (3, 0, 2)
     control.disable(invoices)
     Stat.objects.create(
-        queue=invoices, process="w", at=timezone.now() - timedelta(seconds=30), expired=4
+        queue=invoices, process="w", at=timezone.now() - timedelta(seconds=30), expired=4, dropped=2
     )
     Worker.objects.create(
         name="w",
@@ -192,7 +192,7 @@ def test_the_page_shows_what_is_held_what_expired_and_who_accepts_nothing(
     page = operator.get(PAGE)
     (line,) = [each for each in page.context["page"].queues if each.figures.name == "invoices"]
     assert (line.ready, line.figures.in_flight, line.badge) == ("3", 2, "disabled")
-    assert "4 expired in 5 min" in page.content.decode()
+    assert "4 expired, 2 dropped in 5 min" in page.content.decode()
 
 
 def test_a_new_installation_explains_the_next_step(operator: Client) -> None:

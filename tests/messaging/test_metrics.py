@@ -2,10 +2,11 @@
 
 import datetime
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 from rows import hold, keyed
 
@@ -178,6 +179,28 @@ def test_what_expired_is_counted(queue: Callable[..., Queue]) -> None:
     record(queue("invoices"), 200, expired=4)
     assert figures_of("invoices").flow.newly_expired == 4
     assert metrics.overview().totals.flow.newly_expired == 4
+
+
+def test_what_made_room_for_others_is_counted(queue: Callable[..., Queue]) -> None:
+    queue("invoices", max_length=2, overflow="drop_oldest")
+    queue("emails", max_length=1, overflow="dead_letter_oldest")
+    send_many("invoices", range(5))
+    send("invoices", 5)
+    send_many("emails", range(3))
+    assert figures_of("invoices").flow.newly_dropped == 4
+    assert figures_of("invoices").flow.newly_dead == 0
+    assert figures_of("emails").flow.newly_dropped == 0
+    assert figures_of("emails").flow.newly_dead == 2
+    assert metrics.overview().totals.flow.newly_dropped == 4
+
+
+def test_what_a_sender_rolled_back_made_no_room(queue: Callable[..., Queue]) -> None:
+    queue("invoices", max_length=1, overflow="drop_oldest")
+    send("invoices", 1)
+    with suppress(LookupError), transaction.atomic():
+        send("invoices", 2)
+        raise LookupError
+    assert figures_of("invoices").flow.newly_dropped == 0
 
 
 def test_rates_are_of_the_last_ten_seconds(queue: Callable[..., Queue]) -> None:
