@@ -8,7 +8,7 @@ import hashlib
 import os
 import sysconfig
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from .engines import Source
@@ -128,13 +128,15 @@ def settle(
     *,
     unhandled: Sequence[Delivered] = (),
     waits: Mapping[int, float] | None = None,
+    avoided: Collection[int] = (),
     goes_on: bool = False,
 ) -> None:
     """Store the retries, dead letters and failed attempts, and give back what nobody handled.
 
     Acknowledged ones need nothing, unless they have an ordering key or a queue without retention.
-    ``waits``: seconds before the next delivery of a key, by the id of its lane. ``goes_on``: the
-    transaction may send more afterwards.
+    ``waits``: seconds before the next delivery of a key, by the id of its lane. ``avoided``: ids of
+    deliveries that the next claims need not look for. ``goes_on``: the transaction may send more
+    afterwards.
     """
     if (
         unhandled
@@ -144,7 +146,9 @@ def settle(
             for o in outcomes
         )
     ):
-        source.settle(outcomes, unhandled, worker, waits=waits or {}, goes_on=goes_on)
+        source.settle(
+            outcomes, unhandled, worker, waits=waits or {}, avoided=avoided, goes_on=goes_on
+        )
 
 
 def _failure(queue: str, error: BaseException) -> Failure:

@@ -1,6 +1,6 @@
 """Engines: the contract of where messages wait."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from ..messages import Delivered, MessageId, Outcome
@@ -35,12 +35,14 @@ class Source(Protocol):
         worker: str,
         *,
         waits: Mapping[int, float] = ...,
+        avoided: Collection[int] = ...,
         goes_on: bool = ...,
     ) -> None:
         """Store what the claimed deliveries come to, in this transaction.
 
         All outcomes, also those acknowledged; ``unhandled`` are given back as they were, uncounted.
         ``waits`` are the seconds before the next delivery of a key, by the id of its lane.
+        ``avoided``: the ids of deliveries that the next claims need not look for.
         ``goes_on``: this transaction may send more, so that no lock of a lane can be taken yet.
         """
 

@@ -194,15 +194,14 @@ class PostgreSQLSource:
         worker: str,
         *,
         waits: Mapping[int, float] = NO_WAITS,
+        avoided: Collection[int] = (),
         goes_on: bool = False,
     ) -> None:
         if plain := [d for d in unhandled if d.lane_id is None]:
-            deliveries.put_back(self._connection, plain)
-            for each in plain:
-                self._hints.lower(each.priority, each.id)
+            self._put_back(plain, avoided)
         if any(o.delivered.lane_id is not None for o in outcomes) or len(plain) < len(unhandled):
             in_lanes = [d for d in unhandled if d.lane_id is not None]
-            self._settle_lanes(outcomes, in_lanes, waits, goes_on)
+            self._settle_lanes(outcomes, in_lanes, waits, avoided, goes_on)
         else:
             self._retry([o for o in outcomes if o.settlement is Settlement.RETRY])
         if dead := [o for o in outcomes if o.settlement is Settlement.DEAD]:
@@ -232,6 +231,7 @@ class PostgreSQLSource:
         outcomes: Sequence[Outcome],
         unhandled: Sequence[Delivered],
         waits: Mapping[int, float],
+        avoided: Collection[int],
         goes_on: bool,
     ) -> None:
         """Settle by the keys' order: what failed keeps its place or gives it up."""
@@ -252,7 +252,7 @@ class PostgreSQLSource:
         untouched = {d.lane_id: d for d in reversed(unhandled)}
         for lane in held.keys() | {o.delivered.lane_id for o in outcomes}:
             untouched.pop(lane, None)
-        self._put_tokens_back(list(untouched.values()))
+        self._put_back_tokens(list(untouched.values()), avoided)
         parked = self._parked(outcomes) - held.keys()
         if held:
             wait = [(lane, touched[lane], after) for lane, after in held.items()]
@@ -261,7 +261,13 @@ class PostgreSQLSource:
         going_on = touched.keys() - held.keys() - untouched.keys() - parked - {None}
         self._pass_on([(lane, False) for lane in sorted(filter(None, going_on))], goes_on)
 
-    def _put_tokens_back(self, firsts: Sequence[Delivered]) -> None:
+    def _put_back(self, delivered: Sequence[Delivered], avoided: Collection[int]) -> None:
+        deliveries.put_back(self._connection, delivered)
+        for each in delivered:
+            if each.id not in avoided:
+                self._hints.lower(each.priority, each.id)
+
+    def _put_back_tokens(self, firsts: Sequence[Delivered], avoided: Collection[int]) -> None:
         """Put back the tokens of lanes of which nothing was handled, given what is first in each.
 
         With the same ids, by which the supervisor looks for what a process died of.
@@ -278,9 +284,7 @@ class PostgreSQLSource:
                 )
                 for d in firsts
             ]
-            deliveries.put_back(self._connection, tokens)
-            for token in tokens:
-                self._hints.lower(token.priority, token.id)
+            self._put_back(tokens, avoided)
 
     def _skipping(self, retries: Sequence[Delivered]) -> set[int | None]:
         """Return the lanes whose order does not matter to a retry."""

@@ -22,7 +22,7 @@ from .slots import Slots
 from .tally import Tally
 from .work import Work
 
-# How soon to look again for a message that another process was running, seconds.
+# How soon to look again when all that was found is what processes died of, seconds.
 HELD_WAIT = 0.05
 
 
@@ -71,6 +71,7 @@ class Transactor:
         handled: list[Handled] = []
         outcomes: list[Outcome] = []
         waits: dict[int, float] = {}
+        lost: set[int] = set()
         try:
             with transaction.atomic(using=connection.alias):
                 if not work.consumer.durable:
@@ -91,11 +92,14 @@ class Transactor:
                 chosen = messages
                 if limits is not None:
                     chosen, waits = limits.choose(connection, work.source.policy, messages)
-                if self._company is not None and messages:
-                    company.enter_context(self._join(self._company, messages[0]))
+                # After the claim: whoever held one of these and died has said so before.
+                lost = self._slots.running_elsewhere(self._slot)
+                free = [m for m in chosen if m.delivery.id not in lost]
+                if self._company is not None and free:
+                    company.enter_context(self._join(self._company, free[0]))
                 self._tally.started(queue, len(messages))
                 try:
-                    handled = self._handle(work, chosen, connection)
+                    handled = self._handle(work, free, connection) if free else []
                 finally:
                     self._tally.finished(queue, len(messages))
                 outcomes += [
@@ -107,7 +111,14 @@ class Transactor:
                 for each in outcomes:  # a key that is set aside waits for nothing
                     if each.settlement is Settlement.DEAD and each.delivered.lane_id:
                         waits.pop(each.delivered.lane_id, None)
-                settle(work.source, outcomes, self._name, unhandled=rest, waits=waits)
+                settle(
+                    work.source,
+                    outcomes,
+                    self._name,
+                    unhandled=rest,
+                    waits=waits,
+                    avoided=lost,
+                )
         except DatabaseError as error:
             work.source.rewind()
             work.pace.isolate(len(messages))
@@ -118,12 +129,15 @@ class Transactor:
             raise TransactionLost(
                 handled[0].message, error, guilty=not is_conflict(error)
             ) from error
-        except TransactionLost as lost:
+        except TransactionLost as end:
             work.source.rewind()
             work.pace.isolate(len(messages))
-            if lost.ended:
-                losses.restore(work, lost, messages, outcomes, self._name, connection)
+            if end.ended:
+                losses.restore(work, end, messages, outcomes, self._name, connection)
             raise
+        if not outcomes and lost:
+            # Not in the transaction: the supervisor wants the row that it had locked.
+            self._pause(HELD_WAIT)
         work.pace.learn(handled)
         return outcomes
 
@@ -164,14 +178,8 @@ class Transactor:
         """Return the first messages that may share a transaction.
 
         One that failed before runs alone, so that whatever failed it cannot take others with it.
-        One that another process was running when it died waits until that is counted.
         """
-        elsewhere = self._slots.running_elsewhere(self._slot)
         for position, message in enumerate(messages):
-            if message.delivery.id in elsewhere:
-                if position == 0:
-                    self._pause(HELD_WAIT)
-                return messages[:position]
             if message.attempt > 1:
                 return messages[: max(1, position)]
         return messages

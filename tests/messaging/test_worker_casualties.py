@@ -2,10 +2,19 @@
 
 import os
 import signal
+import threading
 
 import pytest
 from django.db import OperationalError, connection, connections, transaction
-from effects import delivered, execute, failures, make_due, waiting
+from effects import (
+    delivered,
+    effects,
+    execute,
+    failures,
+    make_due,
+    take_effect,
+    waiting,
+)
 
 from messaging import send, signals
 from messaging.delivery import deliver
@@ -216,10 +225,36 @@ def test_a_death_with_a_key_is_counted_though_another_process_finds_the_message_
         slots.start(1, first.delivery)
         transaction.set_rollback(True)  # its process is killed
     casualties.add(1, -signal.SIGKILL, "worker 1")
-    runner(slots=slots, slot=0).run_round()
-    assert handled == []
+    send("invoices", 3, ordering_key="bob")
+    a_runner = runner(slots=slots, slot=0)
+    a_runner.run_round()
+    assert handled == [3]
     casualties.settle()
     assert failures() == [(sent[0], "WorkerDied")]
     make_due()
     drain()
-    assert handled == [1, 2]
+    assert handled == [3, 1, 2]
+
+
+def test_who_finds_what_a_process_died_of_leaves_it_to_the_supervisor(
+    declare, runner, slots, casualties, elsewhere, until
+):
+    declare(take_effect)
+    sent = send("invoices", 1)
+    slots.start(1, the_delivery())
+    casualties.add(1, -signal.SIGKILL, "worker 1")
+    a_runner = runner(slots=slots, slot=0)
+    pausing, counted = threading.Event(), threading.Event()
+
+    def pause(seconds):
+        pausing.set()
+        assert counted.wait(15)
+
+    a_runner._transactor._pause = pause
+    running = elsewhere(a_runner.run_round)
+    assert pausing.wait(15)
+    casualties.settle()
+    assert failures() == [(sent, "WorkerDied")]
+    counted.set()
+    running.result()
+    assert effects() == []
