@@ -1,5 +1,6 @@
 """Journal: what the scenarios' processes noted beside their transactions."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,3 +23,11 @@ def read(journal: Path) -> list[Line]:
         Line(int(at), int(process), what, int(message), int(attempt))
         for at, process, what, message, attempt in map(str.split, journal.read_text().splitlines())
     ]
+
+
+def last_process(journal: Path) -> int | None:
+    """Return which process wrote the last line."""
+    with journal.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 200))
+        lines = file.read().splitlines()
+    return int(lines[-1].split()[1]) if lines else None
