@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import psutil
 import psycopg
+import pytest
 from journal import Line, last_process, read
 from machinery import Database, Worker, wait_until
 
@@ -70,6 +71,22 @@ def test_keys_keep_their_order_and_handle_one_message_at_a_time(
     assert kills >= ENOUGH_KILLS
     assert broken_off >= ENOUGH_KILLS / 5
     assert all(worker.is_running for worker in workers)
+
+
+@pytest.mark.parametrize("queue", ["alone", "together", "leased"])
+def test_a_message_that_kills_its_worker_dies_and_its_key_goes_on(
+    database, send_all, start_worker, queue
+):
+    sent = send_all(queue, [{}] * 20, ordering_key="ada")
+    (poison,) = send_all(queue, [{"end": "killed"}], ordering_key="ada")
+    sent += send_all(queue, [{}] * 20, ordering_key="ada")
+    others = send_all(queue, [{}] * 100, ordering_key="bob")
+    worker = start_worker(queue, "--processes=3")
+    wait_until(lambda: not database.waiting, report=lambda: worker.output)
+    assert database.dead() == {poison: ("worker_died", 3)}
+    assert database.attempts(poison) == [1, 2, 3]
+    assert worker.output.count("Worker process died") == 3
+    check_effects(database, dict.fromkeys(sent, "ada") | dict.fromkeys(others, "bob"))
 
 
 def go_through(
