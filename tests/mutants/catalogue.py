@@ -345,4 +345,30 @@ MUTANTS = [
         checker=f"{OPERATIONS}retention_keeps_the_log_of_what_waits_or_comes_back",
         sign="('true',)",
     ),
+    Mutant(
+        name="a publication reaches its first subscriber only",
+        path="store/publishing.py",
+        edits=(
+            (
+                "        ORDER BY binding.subscription_id\n",
+                "        ORDER BY binding.subscription_id LIMIT 1\n",
+            ),
+        ),
+        checker=f"{SENDING}a_publication_reaches_each_subscriber_of_its_moment_once",
+        sign="I8",
+    ),
+    Mutant(
+        name="every lease has the same token",
+        path="store/leases.py",
+        edits=(("nextval('messaging_lease_token_seq')", "1"),),
+        checker=f"{LEASES}who_held_a_message_before_cannot_extend_it",
+        sign="I6: tokens of",
+    ),
+    Mutant(
+        name="a dead letter forgets its last error",
+        path="store/deadletters.py",
+        edits=(("dead.description, dead.error, ", "dead.description, '', "),),
+        checker=f"{CLAIMS}a_message_that_fails_for_the_last_time_is_dead_once",
+        sign="I7",
+    ),
 ]

@@ -86,6 +86,8 @@ class Found:
 def hold(schedule: Schedule | None = None) -> None:
     """Look at all invariants, of the schedule that ended just now."""
     journal, found = current.journal, Found()
+    # Before what it is a case of, so that it says which.
+    i8_each_subscriber_has_it_once(journal, found)
     i1_nothing_acknowledged_is_lost(journal, found)
     i2_nothing_undone_appears(journal, found)
     i3_one_effect_of_each_message(journal, found)
@@ -93,7 +95,6 @@ def hold(schedule: Schedule | None = None) -> None:
     i5_one_message_of_a_key_at_a_time(journal)
     i6_a_later_lease_fences_an_earlier_one(journal, schedule)
     i7_dead_once_after_all_attempts(found)
-    i8_each_subscriber_has_it_once(journal, found)
     i10_one_message_of_an_identity(journal, found)
 
 
