@@ -34,7 +34,7 @@ mutants: $(READY) ## Plant bugs, and see that the tests named for them find each
 	@$(RUN) -m pytest tests/mutants -n 2 --dist load $(ARGS)
 
 scenarios: $(READY) ## Run the tests that kill and restart real processes
-	@$(RUN) -m pytest tests/scenarios $(ARGS)
+	@$(RUN) -m pytest $(PARALLEL) tests/scenarios $(ARGS)
 
 lint: $(READY) ## Check style, types, layers, templates and migrations
 	$(RUN) -m ruff check .
