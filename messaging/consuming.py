@@ -80,6 +80,7 @@ def consumer(
     topic: str | None = None,
     transaction_size: int | None = None,
     durable: bool = True,
+    external_effects: bool = False,
     batch: int | None = None,
     timeout: float | None = None,
     hard_timeout: float | None = None,
@@ -93,8 +94,10 @@ def consumer(
     again, :class:`Retry` and :class:`Reject` steer. ``topic``, a name or a pattern, subscribes the
     queue. ``transaction_size=n`` lets up to n messages commit together: safe where handlers do not
     update rows that others update too. ``durable=False`` does not wait for the disk at commit: for
-    handlers whose effects are rows of this database only. ``policies`` (``max_deliveries``,
-    ``backoff``, ...) are the queue's initial values.
+    handlers whose effects are rows of this database only. ``external_effects=True`` says that the
+    function acts elsewhere too, by a mail or a call of another service: no rollback undoes that, so
+    each message is acknowledged before the next is handled, and a crash repeats one at most.
+    ``policies`` (``max_deliveries``, ``backoff``, ...) are the queue's initial values.
 
     ``batch=n`` calls the function with a list of up to n messages, all or none: when it raises,
     nothing of it is kept, and smaller batches find the message at fault. It may return a list of
@@ -124,6 +127,8 @@ def consumer(
         check_pattern(topic)
     if transaction_size is not None:
         check_count(queue, "transaction_size", transaction_size)
+    if external_effects:
+        _check_external(queue, transaction_size, durable)
     check_count(queue, "concurrency", concurrency)
     check_timeouts(queue, timeout, hard_timeout)
     check_policies(queue, policies)
@@ -132,9 +137,11 @@ def consumer(
 
     def declare(function: Function) -> Function:
         _check_function(queue, function)
+        leased = lease is not None or _is_async(function)
+        apart = leased or batch is not None
         if batch is not None:
             check_batch(queue, batch, transaction_size, lease, _is_async(function))
-        if lease is not None or _is_async(function):
+        if leased:
             _check_leased(queue, lease, transaction_size, durable)
         declared = declarations.consumers.get(queue)
         if declared is not None and declared.place != _place(function):
@@ -146,7 +153,7 @@ def consumer(
             queue=queue,
             function=function,
             pattern=topic,
-            transaction_size=transaction_size,
+            transaction_size=1 if external_effects and not apart else transaction_size,
             durable=durable,
             batch=batch,
             timeout=timeout,
@@ -199,6 +206,21 @@ def _check_function(queue: str, function: object) -> None:
 
 def _is_async(function: Any) -> bool:
     return any(map(inspect.iscoroutinefunction, (function, function.__call__)))
+
+
+def _check_external(queue: str, transaction_size: int | None, durable: bool) -> None:
+    if not durable:
+        raise NotSupported(
+            f"Queue {queue!r}: durable=False cannot be combined with external_effects=True. A "
+            f"server crash would bring back messages whose effects are outside the database. Leave "
+            f"durable=False out."
+        )
+    if transaction_size not in (None, 1):
+        raise NotSupported(
+            f"Queue {queue!r}: transaction_size={transaction_size} cannot be combined with "
+            f"external_effects=True. A crash would repeat the effects of all messages that were to "
+            f"commit together. Leave one of them out."
+        )
 
 
 def _check_leased(

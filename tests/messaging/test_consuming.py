@@ -136,6 +136,12 @@ class TestConsumers:
         with pytest.raises(NotSupported, match=r"cannot be combined with a lease.* Leave"):
             consumer("payments", lease=60, **option)(function)
 
+    @pytest.mark.parametrize("function", [handle, handle_later])
+    @pytest.mark.parametrize("option", [{"durable": False}, {"transaction_size": 5}], ids=repr)
+    def test_effects_elsewhere_cannot_share_or_hasten_their_transactions(self, function, option):
+        with pytest.raises(NotSupported, match=r"cannot be combined with external_effects.* Leave"):
+            consumer("payments", external_effects=True, **option)(function)
+
     @pytest.mark.parametrize(
         "function",
         [

@@ -101,6 +101,20 @@ class TestAHandlerWithSQL:
         assert found == {"careful": "on", "quick": "off"}
 
 
+class TestAHandlerWithEffectsElsewhere:
+    def test_is_acknowledged_before_the_next(self, declare):
+        handled, commits = [], []
+
+        def act(message):
+            handled.append(message.body)
+            transaction.on_commit(lambda: commits.append(len(handled)))
+
+        declare(act, external_effects=True)
+        send_many("invoices", range(50))
+        drain("invoices")
+        assert commits == list(range(1, 51))
+
+
 class TestARedeliveredMessage:
     def test_runs_alone(self, declare):
         transactions = {}
