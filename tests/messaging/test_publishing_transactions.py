@@ -82,7 +82,8 @@ def outside(transactional_db):
 @pytest.fixture(autouse=True, scope="module")
 def second(django_db_setup):
     """Give the same database a second alias, and so each thread a second connection to it."""
-    entry = dict(connections.settings["default"])
+    first = connections.settings["default"]
+    entry = {**first, "TEST": {**first["TEST"], "MIRROR": "default"}}
     connections.settings["second"] = entry
     yield "second"
     connections["second"].close()
