@@ -3,7 +3,6 @@
 import pytest
 from machinery import wait_until
 
-
 WAYS_TO_HANG = pytest.mark.parametrize("by", ["blocking", "going on", "the interpreter"])
 
 
