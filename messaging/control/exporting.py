@@ -19,7 +19,9 @@ def export_definitions(*, using: str | None = None) -> str:
     for kind in reversed(KINDS):
         fields = fields_of(kind)
         others = [name for name, field in fields.items() if field.is_relation]
-        rows = KINDS[kind]._default_manager.using(alias).select_related(*others)
+        rows = KINDS[kind]._default_manager.using(alias).all()
+        if others:  # Django would take none for all of them
+            rows = rows.select_related(*others)
         found[kind] = [
             {name: value_of(row, field) for name, field in fields.items()} for row in rows
         ]

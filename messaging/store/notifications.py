@@ -94,12 +94,11 @@ def _refuse_pooler(raw: psycopg.BaseConnection[Any], row: tuple[object, ...] | N
         )
 
 
+PRESENT = "SELECT id FROM messaging_queue WHERE id = ANY (%s::bigint[])"
 RECORD_PUBLISHED = """
     WITH forgetful AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
     INSERT INTO messaging_stat (process, queue_id, published)
-    SELECT %s, published.* FROM forgetful,
-        unnest(%s::bigint[], %s::integer[]) AS published (queue_id, number)
-    WHERE EXISTS (SELECT FROM messaging_queue WHERE messaging_queue.id = published.queue_id)
+    SELECT %s, published.* FROM forgetful, unnest(%s::bigint[], %s::integer[]) AS published
 """
 
 
@@ -107,4 +106,8 @@ def record_published(
     raw: psycopg.Connection[tuple[object, ...]], process: str, published: Mapping[int, int]
 ) -> None:
     """Store how many deliveries this process has published to each queue that is still there."""
-    raw.execute(RECORD_PUBLISHED, (process, list(published), list(published.values())))
+    # Two statements: one that locks both tables could be in a deadlock with who empties them.
+    present = {row[0] for row in raw.execute(PRESENT, (list(published),))}
+    numbers = {queue: number for queue, number in published.items() if queue in present}
+    if numbers:
+        raw.execute(RECORD_PUBLISHED, (process, list(numbers), list(numbers.values())))

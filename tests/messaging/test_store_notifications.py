@@ -44,15 +44,17 @@ def test_a_connection_is_another_session_of_the_same_database(connect):
 @pytest.mark.parametrize(
     "send",
     [
-        lambda raw: notifications.notify(raw, "1:0:1"),
-        lambda raw: notifications.record_published(raw, "web-1", {1: 3}),
+        lambda raw, number: notifications.notify(raw, f"{number}:0:1"),
+        lambda raw, number: notifications.record_published(raw, "web-1", {number: 3}),
     ],
     ids=["notify", "record_published"],
 )
-def test_its_commits_do_not_wait_for_the_disk_and_the_session_is_left_as_it_was(connect, send):
+def test_its_commits_do_not_wait_for_the_disk_and_the_session_is_left_as_it_was(
+    connect, send, queue
+):
     raw = connect()
     with raw.transaction():
-        send(raw)
+        send(raw, queue("invoices").pk)
         assert value(raw, "current_setting('synchronous_commit')") == "off"
     # Behind a pooler the session is somebody else's now, who waits for the disk.
     assert value(raw, "current_setting('synchronous_commit')") == "on"
