@@ -3,15 +3,28 @@
 from .configuration import (
     Backoff,
     Binding,
+    Compatibility,
+    FilterScope,
     Jitter,
     OnFailure,
     Overflow,
     Queue,
+    Schema,
     Subscription,
     Topic,
     validate_delays,
 )
-from .history import Attempt, DeadLetter, Deduplication, Edit, Idempotency, Reason
+from .history import (
+    Attempt,
+    DeadLetter,
+    Deduplication,
+    Edit,
+    Idempotency,
+    Reason,
+    Receipt,
+    Reply,
+)
+from .operations import CatchUp, Operation, OperationState, Schedule
 from .waiting import Arrival, Delivery, Lane, LaneEntry, Lease, Message, Scheduled, Waiting
 from .workers import ActiveConsumer, RateLimit, Room, Stat, Worker
 
@@ -21,10 +34,13 @@ __all__ = [
     "Attempt",
     "Backoff",
     "Binding",
+    "CatchUp",
+    "Compatibility",
     "DeadLetter",
     "Deduplication",
     "Delivery",
     "Edit",
+    "FilterScope",
     "Idempotency",
     "Jitter",
     "Lane",
@@ -32,12 +48,18 @@ __all__ = [
     "Lease",
     "Message",
     "OnFailure",
+    "Operation",
+    "OperationState",
     "Overflow",
     "Queue",
     "RateLimit",
     "Reason",
+    "Receipt",
+    "Reply",
     "Room",
+    "Schedule",
     "Scheduled",
+    "Schema",
     "Stat",
     "Subscription",
     "Topic",

@@ -78,6 +78,18 @@ class OnFailure(models.TextChoices):
     PARK = "park", _("park: like block, and a dead letter sets the rest of its key aside")
 
 
+class FilterScope(models.TextChoices):
+    HEADERS = "headers", _("headers")
+    BODY = "body", _("body")
+
+
+class Compatibility(models.TextChoices):
+    NONE = "none", _("none: any new version")
+    BACKWARD = "backward", _("backward: a new version accepts what the last one accepted")
+    FORWARD = "forward", _("forward: the last version accepts what a new one accepts")
+    FULL = "full", _("full: both")
+
+
 class Queue(models.Model):
     """Where each message goes to one consumer."""
 
@@ -308,6 +320,23 @@ class Topic(models.Model):
             "with the acknowledgement."
         ),
     )
+    compatibility = models.CharField(
+        _("compatibility"),
+        max_length=8,
+        choices=Compatibility,
+        default=Compatibility.BACKWARD,
+        help_text=_("What a new version of the schema has to keep to."),
+    )
+    # The version that publishers have to fulfil; none: any body.
+    schema = models.ForeignKey(
+        "Schema",
+        verbose_name=_("schema"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="+",
+    )
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     class Meta:
@@ -317,6 +346,29 @@ class Topic(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Schema(models.Model):
+    """One version of what the bodies of a topic have to look like; never changed once made."""
+
+    topic = models.ForeignKey(
+        Topic, verbose_name=_("topic"), on_delete=models.CASCADE, related_name="schemas"
+    )
+    version = models.PositiveIntegerField(_("version"), editable=False)
+    document = models.JSONField(_("JSON Schema"), help_text=_("Draft 2020-12."))
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+    created_by = models.CharField(_("created by"), max_length=150, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["topic", "-version"]
+        verbose_name = _("schema")
+        verbose_name_plural = _("schemas")
+        constraints = [
+            models.UniqueConstraint(fields=["topic", "version"], name="messaging_schema_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.topic} version {self.version}"
 
 
 class Subscription(models.Model):
@@ -334,6 +386,20 @@ class Subscription(models.Model):
     is_active = models.BooleanField(
         _("active"), default=True, help_text=_("Inactive: new messages do not go to the queue.")
     )
+    filter = models.JSONField(
+        _("filter"),
+        null=True,
+        blank=True,
+        help_text=_('Only messages that match go to the queue, such as {"country": ["GB"]}.'),
+    )
+    filter_scope = models.CharField(
+        _("filter on"), max_length=8, choices=FilterScope, default=FilterScope.HEADERS
+    )
+    # Of an ephemeral subscription: it ends, with its queue, when nobody was there for so long.
+    idle_timeout = models.FloatField(
+        _("idle timeout"), null=True, blank=True, editable=False, help_text=_("seconds")
+    )
+    seen_at = models.DateTimeField(_("last used at"), null=True, blank=True, editable=False)
     description = models.CharField(_("description"), max_length=200, blank=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 

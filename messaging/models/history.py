@@ -106,6 +106,47 @@ class Attempt(models.Model):
         return f"attempt {self.attempt} of message {self.message_id}"
 
 
+class Receipt(models.Model):
+    """Messages that one transaction acknowledged: the history of what went well.
+
+    A migration adds ``message_ids``, an int8multirange. A transaction makes one row, or a few when
+    its messages are far apart: ``bucket`` is where all of a row have their ids, so that the one of
+    a message is found without an entry for each message.
+    """
+
+    queue = models.ForeignKey(
+        Queue, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    bucket = models.BigIntegerField()
+    count = models.IntegerField(_("messages"))
+    worker = models.CharField(_("worker"), max_length=150)
+    duration = models.FloatField(_("duration"), help_text=_("seconds"))
+    acknowledged_at = models.DateTimeField(_("acknowledged at"), db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
+        verbose_name = _("receipt")
+        verbose_name_plural = _("receipts")
+        indexes = [models.Index(fields=["bucket"], name="messaging_receipt_bucket")]
+
+    def __str__(self) -> str:
+        return f"receipt {self.pk} of {self.count} messages"
+
+
+class Reply(models.Model):
+    """What a request was answered, until who asked has read it."""
+
+    token = models.CharField(max_length=80, primary_key=True)
+    body = models.JSONField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index(fields=["created_at"], name="messaging_reply_age")]
+
+    def __str__(self) -> str:
+        return f"reply {self.token}"
+
+
 class Edit(models.Model):
     """What an operator did to a message: what it said before an edit, or that it was redriven."""
 

@@ -31,6 +31,8 @@ class Message(models.Model):
     # The message whose handler sent this one.
     causation_id = models.BigIntegerField(_("causation id"), null=True)
     reply_to = models.CharField(_("reply to"), max_length=80, null=True)  # noqa: DJ001
+    # Who published it and where, such as "ada@web-1/4711".
+    source = models.CharField(_("published by"), max_length=200, null=True)  # noqa: DJ001
 
     class Meta:
         ordering = ["-id"]
