@@ -27,6 +27,7 @@ from .engines import Outgoing, engine
 from .exceptions import InvalidMessage, UnknownQueue, UnknownTopic
 from .messages import MessageId
 from .names import check_queue_name, check_topic_name, shown
+from .sources import source
 from .store.connection import connection_for
 from .store.publishing import known_names
 
@@ -273,6 +274,7 @@ def _outgoing(
         correlation_id or (handled.correlation_id if handled else None),
         None if handled is None else handled.id,
         reply_to,
+        source(),
     )
 
 

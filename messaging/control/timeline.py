@@ -94,7 +94,14 @@ def timeline(message_id: int, *, using: str | None = None) -> Timeline:
 def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
     sent_to = _sent_to(origin.queue, origin.topic)
     by = "" if origin.causation_id is None else f" while message {origin.causation_id} was handled"
-    yield Event(at=origin.published_at, what="published", text=f"Published to {sent_to}{by}.")
+    source = origin.source or ""
+    where = f" from {source}" if source else ""
+    yield Event(
+        at=origin.published_at,
+        what="published",
+        text=f"Published to {sent_to}{where}{by}.",
+        by=source,
+    )
     if origin.topic:
         yield from _routes(connection, origin)
     for failed in tracing.failed(connection, origin.id):

@@ -44,6 +44,7 @@ class Migration(migrations.Migration):
             name="filter_scope",
             field=models.CharField(
                 choices=[("headers", "headers"), ("body", "body")],
+                db_default="headers",
                 default="headers",
                 max_length=8,
                 verbose_name="filter on",
@@ -77,6 +78,7 @@ class Migration(migrations.Migration):
                     ("forward", "forward: the last version accepts what a new one accepts"),
                     ("full", "full: both"),
                 ],
+                db_default="backward",
                 default="backward",
                 help_text="What a new version of the schema has to keep to.",
                 max_length=8,

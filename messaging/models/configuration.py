@@ -325,6 +325,7 @@ class Topic(models.Model):
         max_length=8,
         choices=Compatibility,
         default=Compatibility.BACKWARD,
+        db_default=Compatibility.BACKWARD,
         help_text=_("What a new version of the schema has to keep to."),
     )
     # The version that publishers have to fulfil; none: any body.
@@ -393,7 +394,11 @@ class Subscription(models.Model):
         help_text=_('Only messages that match go to the queue, such as {"country": ["GB"]}.'),
     )
     filter_scope = models.CharField(
-        _("filter on"), max_length=8, choices=FilterScope, default=FilterScope.HEADERS
+        _("filter on"),
+        max_length=8,
+        choices=FilterScope,
+        default=FilterScope.HEADERS,
+        db_default=FilterScope.HEADERS,
     )
     # Of an ephemeral subscription: it ends, with its queue, when nobody was there for so long.
     idle_timeout = models.FloatField(

@@ -26,6 +26,7 @@ def publish(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Told:
         outgoing.correlation_id,
         outgoing.causation_id,
         outgoing.reply_to,
+        outgoing.source,
     )
     with (
         connection.wrap_database_errors,

@@ -23,20 +23,21 @@ class Origin(NamedTuple):
     published_at: Any
     causation_id: int | None
     correlation_id: str | None
+    source: str | None
 
 
 # A dead letter outlives the log.
 ORIGIN = """
     SELECT message.id, coalesce(queue.name, ''), coalesce(topic.name, ''), message.topic_id,
         coalesce(message.ordering_key, message.fairness_key, ''), message.published_at,
-        message.causation_id, message.correlation_id
+        message.causation_id, message.correlation_id, message.source
     FROM (
         (SELECT id, queue_id, topic_id, ordering_key, fairness_key, published_at, causation_id,
-            correlation_id
+            correlation_id, source
          FROM messaging_message WHERE id = %(message_id)s)
         UNION ALL
         (SELECT message_id, CASE WHEN topic_id IS NULL THEN origin_id END, topic_id, ordering_key,
-            fairness_key, published_at, causation_id, correlation_id
+            fairness_key, published_at, causation_id, correlation_id, NULL
          FROM messaging_deadletter WHERE message_id = %(message_id)s LIMIT 1)
     ) AS message
     LEFT JOIN messaging_queue AS queue ON queue.id = message.queue_id

@@ -33,6 +33,8 @@ class Outgoing(NamedTuple):
     correlation_id: str | None = None
     causation_id: int | None = None
     reply_to: str | None = None
+    # Who published it and where.
+    source: str | None = None
 
     @property
     def is_plain(self) -> bool:

@@ -26,8 +26,9 @@ __all__ = [
 SEND_ONE = Statement(
     """
     WITH stored AS (
-        INSERT INTO messaging_message (queue_id, headers, body, correlation_id, causation_id)
-        SELECT id, $2::jsonb, $3::jsonb, $5, $6
+        INSERT INTO messaging_message (queue_id, headers, body, correlation_id, causation_id,
+            source)
+        SELECT id, $2::jsonb, $3::jsonb, $5, $6, $7
         FROM messaging_queue
         WHERE name = $1 AND disabled_at IS NULL AND max_length IS NULL AND message_ttl IS NULL
         AND NOT content_based_deduplication
@@ -37,13 +38,14 @@ SEND_ONE = Statement(
     SELECT queue_id, $4, id, 1 FROM stored
     RETURNING message_id, queue_id, id
     """,
-    parameters=6,
+    parameters=7,
 )
 PUBLISH_ONE = Statement(
     """
     WITH stored AS (
-        INSERT INTO messaging_message (topic_id, headers, body, correlation_id, causation_id)
-        SELECT id, $2::jsonb, $3::jsonb, $5, $6
+        INSERT INTO messaging_message (topic_id, headers, body, correlation_id, causation_id,
+            source)
+        SELECT id, $2::jsonb, $3::jsonb, $5, $6, $7
         FROM messaging_topic AS topic
         WHERE name = $1 AND NOT content_based_deduplication
         AND NOT EXISTS (
@@ -65,7 +67,7 @@ PUBLISH_ONE = Statement(
     )
     SELECT stored.id, placed.queue_id, placed.id FROM stored LEFT JOIN placed ON true
     """,
-    parameters=6,
+    parameters=7,
 )
 
 
@@ -112,6 +114,7 @@ def _publish_one(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Stored 
         str(outgoing.priority),
         outgoing.correlation_id,
         None if causation_id is None else str(causation_id),
+        outgoing.source,
     ]
     rows = run_statement(connection, PUBLISH_ONE if outgoing.is_topic else SEND_ONE, params)
     if not rows:

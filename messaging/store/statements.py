@@ -49,9 +49,12 @@ _TOPIC = """
 """
 _OPEN = "SELECT * FROM target WHERE obstacle IS NULL"
 
-_COLUMNS = "ordering_key, fairness_key, headers, correlation_id, causation_id, reply_to, body"
+_COLUMNS = (
+    "ordering_key, fairness_key, headers, correlation_id, causation_id, reply_to, source, body"
+)
 _VALUES = """%(ordering_key)s::text, %(fairness_key)s::text, %(headers)s::jsonb,
-        %(correlation_id)s::text, %(causation_id)s::bigint, %(reply_to)s::text"""
+        %(correlation_id)s::text, %(causation_id)s::bigint, %(reply_to)s::text,
+        %(source)s::text"""
 # ORDER BY before INSERT, so that ids follow the order of the bodies.
 _STORED = """
     INSERT INTO messaging_message ({owner}, {columns})
@@ -262,6 +265,7 @@ def values_of(outgoing: Outgoing) -> dict[str, Any]:
         "correlation_id": outgoing.correlation_id,
         "causation_id": outgoing.causation_id,
         "reply_to": outgoing.reply_to,
+        "source": outgoing.source,
         "delay": outgoing.delay,
         "deliver_at": outgoing.deliver_at,
         "expires_in": outgoing.expires_in,

@@ -164,7 +164,8 @@ class TestStatements:
         )
         execute("ANALYZE messaging_topic, messaging_binding")
         sql = publishing.PUBLISH_ONE.sql
-        for number, value in enumerate(("'topic-5'", "'{}'", "'1'", "0", "NULL", "NULL"), start=1):
+        values = ("'topic-5'", "'{}'", "'1'", "0", "NULL", "NULL", "NULL")
+        for number, value in enumerate(values, start=1):
             sql = sql.replace(f"${number}", value)
         plan = "\n".join(line for (line,) in execute(f"EXPLAIN {sql}"))
         assert "Seq Scan" not in plan, plan

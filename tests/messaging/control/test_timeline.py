@@ -1,5 +1,7 @@
 """Timeline: what happened to a message, what caused it, and what it has caused."""
 
+import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +47,8 @@ def test_a_timeline_tells_of_publication_failures_edits_death_and_redrive(
     assert (told.sent_to, told.correlation_id) == ("queue letters", "order-7")
     assert [event.what for event in told.events] == ["published", "failed", "edited", "died"]
     published, failed, edited, died = told.events
-    assert published.text == "Published to queue letters."
+    here = f"{socket.gethostname()}/{os.getpid()}"
+    assert (published.text, published.by) == (f"Published to queue letters from {here}.", here)
     assert (failed.queue, failed.attempt, failed.by) == ("letters", 1, "drain")
     assert failed.error == "ConnectionError: gateway down"
     assert failed.duration is not None
@@ -99,7 +102,8 @@ def test_a_timeline_shows_what_caused_a_message_and_what_it_has_caused(
     leaf = told.consequences[1].consequences[0].consequences[1]
     below = control.timeline(leaf.id)
     cause = f"while message {below.causes[0].id} was handled"
-    assert below.events[0].text == f"Published to queue letters {cause}."
+    here = f"{socket.gethostname()}/{os.getpid()}"
+    assert below.events[0].text == f"Published to queue letters from {here} {cause}."
     assert [each.id for each in below.causes] == [
         told.consequences[1].consequences[0].id,
         told.consequences[1].id,
