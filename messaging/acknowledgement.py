@@ -133,7 +133,8 @@ def settle(
 ) -> None:
     """Store the retries, dead letters and failed attempts, and give back what nobody handled.
 
-    Acknowledged ones need nothing, unless they have an ordering key or a queue without retention.
+    Acknowledged ones leave a receipt, and need no more unless they have an ordering key or a queue
+    without retention.
     ``waits``: seconds before the next delivery of a key, by the id of its lane. ``avoided``: ids of
     deliveries that the next claims need not look for. ``goes_on``: the transaction may send more
     afterwards.
@@ -149,6 +150,8 @@ def settle(
         source.settle(
             outcomes, unhandled, worker, waits=waits or {}, avoided=avoided, goes_on=goes_on
         )
+    if outcomes and source.policy.retention:
+        source.keep_receipt(outcomes, worker)
 
 
 def _failure(queue: str, error: BaseException) -> Failure:

@@ -3,7 +3,7 @@
 from django.db import transaction
 
 from .engines import wakeup
-from .store import deliveries, limits, retention
+from .store import deliveries, limits, receipts, replies, retention
 from .store.connection import connection_for
 
 PROMOTE_BATCH = 1_000
@@ -38,6 +38,10 @@ def prune(using: str | None = None) -> int:
             gone, after = retention.prune_log(connection, after, PRUNE_BATCH)
         total += gone
     while gone := retention.prune_expired(connection, PRUNE_BATCH):
+        total += gone
+    while gone := replies.prune(connection, PRUNE_BATCH):
+        total += gone
+    while gone := receipts.prune(connection, PRUNE_BATCH):
         total += gone
     limits.prune(connection)
     return total

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import OperationRefused
-from ..store import explaining, searching, tracing
+from ..store import explaining, receipts, searching, tracing
 from ..store.connection import connection_for
 from ..store.explaining import Origin
 from ..store.tracing import Link
@@ -21,8 +21,9 @@ SECONDS = 10.0
 class Event:
     """Something that happened: "published", "routed", "failed", "died", "edited" or "redriven".
 
-    ``by``: the worker or the operator. ``duration`` in seconds. ``headers`` and ``body`` are the
-    JSON texts of what the message said before an edit.
+    Or how it ended on a queue: "acknowledged", "expired", "cancelled" or "purged". ``by``: the
+    worker or the operator. ``duration`` in seconds, of all that were acknowledged together.
+    ``headers`` and ``body`` are the JSON texts of what the message said before an edit.
     """
 
     at: datetime.datetime
@@ -52,8 +53,8 @@ class Timeline:
     """What is known of a message.
 
     ``events`` in the order of time; ``now`` says where it is; ``causes`` the nearest one first, as
-    far as the log still holds them. Handled deliveries leave no event. ``is_complete`` is false
-    where there are more than 1,000 consequences.
+    far as the log still holds them. ``is_complete`` is false where there
+    are more than 1,000 consequences.
     """
 
     message_id: int
@@ -119,6 +120,8 @@ def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
             duration=failed.duration,
             error=failed.error,
         )
+    for kept in receipts.of_message(connection, origin.id):
+        yield _done(kept)
     for act in tracing.acts(connection, origin.id):
         by = f" by {act.by}" if act.by else ""
         was_edited = act.what == "edited"
@@ -130,6 +133,18 @@ def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
             headers=act.headers if was_edited else None,
             body=act.body if was_edited else None,
         )
+
+
+def _done(kept: receipts.Kept) -> Event:
+    together = f", one of {kept.messages:,} in {kept.seconds:.3g} s" if kept.messages > 1 else ""
+    return Event(
+        at=kept.at,
+        what=kept.outcome,
+        text=f"{kept.outcome.capitalize()} by {kept.by}{together}.",
+        queue=kept.queue,
+        by=kept.by,
+        duration=kept.seconds if kept.outcome == receipts.ACKNOWLEDGED else None,
+    )
 
 
 def _routes(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:

@@ -46,6 +46,9 @@ class Source(Protocol):
         ``goes_on``: this transaction may send more, so that no lock of a lane can be taken yet.
         """
 
+    def keep_receipt(self, outcomes: Sequence[Outcome], worker: str) -> None:
+        """Note in this transaction what was acknowledged or has expired, for the timeline."""
+
     def notice(self, priority: int, first: int) -> None:
         """Learn that deliveries from id ``first`` on have arrived."""
 

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered, MessageId, Outcome, Settlement
 from ..policies import QueuePolicy
-from ..store import commits, deadletters, deliveries, lanes, leases, publishing
+from ..store import commits, deadletters, deliveries, lanes, leases, publishing, receipts
 from ..store.connection import connection_for, explaining
 from . import wakeup
 from .hints import Hints
@@ -216,6 +216,23 @@ class PostgreSQLSource:
             ]
         ):
             deliveries.forget(self._connection, self.policy.id, over)
+
+    def keep_receipt(self, outcomes: Sequence[Outcome], worker: str) -> None:
+        done = [o for o in outcomes if o.settlement is Settlement.ACKNOWLEDGED]
+        if done:
+            receipts.keep(
+                self._connection,
+                self.policy.id,
+                [o.delivered.message_id for o in done],
+                by=worker,
+                seconds=sum([o.duration for o in done]),
+            )
+        if len(done) == len(outcomes):
+            return
+        expired = [o for o in outcomes if o.settlement is Settlement.EXPIRED]
+        if expired:
+            ids = [o.delivered.message_id for o in expired]
+            receipts.keep(self._connection, self.policy.id, ids, by=worker, outcome="expired")
 
     def _retry(self, retries: Sequence[Outcome]) -> None:
         if retries:

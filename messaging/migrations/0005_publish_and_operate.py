@@ -258,7 +258,8 @@ class Migration(migrations.Migration):
                 ),
                 ("bucket", models.BigIntegerField()),
                 ("count", models.IntegerField(verbose_name="messages")),
-                ("worker", models.CharField(max_length=150, verbose_name="worker")),
+                ("outcome", models.CharField(max_length=12, verbose_name="outcome")),
+                ("worker", models.CharField(max_length=150, verbose_name="by")),
                 ("duration", models.FloatField(help_text="seconds", verbose_name="duration")),
                 (
                     "acknowledged_at",
@@ -367,6 +368,18 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("last_message_id", models.BigIntegerField(editable=False, null=True)),
+                (
+                    "failed",
+                    models.PositiveIntegerField(
+                        db_default=0, default=0, editable=False, verbose_name="failed runs"
+                    ),
+                ),
+                (
+                    "last_error",
+                    models.TextField(
+                        blank=True, db_default="", editable=False, verbose_name="last error"
+                    ),
+                ),
                 (
                     "created_at",
                     models.DateTimeField(

@@ -107,7 +107,7 @@ class Attempt(models.Model):
 
 
 class Receipt(models.Model):
-    """Messages that one transaction acknowledged: the history of what went well.
+    """Messages that one transaction was done with: the history of what went well.
 
     A migration adds ``message_ids``, an int8multirange. A transaction makes one row, or a few when
     its messages are far apart: ``bucket`` is where all of a row have their ids, so that the one of
@@ -119,7 +119,9 @@ class Receipt(models.Model):
     )
     bucket = models.BigIntegerField()
     count = models.IntegerField(_("messages"))
-    worker = models.CharField(_("worker"), max_length=150)
+    # "acknowledged", "expired", "cancelled" or "purged"; by a worker or by an operator.
+    outcome = models.CharField(_("outcome"), max_length=12)
+    worker = models.CharField(_("by"), max_length=150)
     duration = models.FloatField(_("duration"), help_text=_("seconds"))
     acknowledged_at = models.DateTimeField(_("acknowledged at"), db_default=Now())
 

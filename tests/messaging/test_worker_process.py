@@ -175,6 +175,11 @@ def test_it_obeys_a_pause_within_moments(process, run, until):
         until(Worker.objects.exists)
         control.pause("invoices", by="ada")
         until(lambda: a_process._configuration.policy("invoices").paused)
+        # It may have looked just before, and be about to claim: it is past that when it has been
+        # to the other queue twice.
+        for body in ("a", "b"):
+            send("emails", body)
+            until(lambda body=body: f"emails {body}" in effects())
         send("invoices", "paused")
         # Twice through the other queue: it has come past this one meanwhile.
         for body in (1, 2):

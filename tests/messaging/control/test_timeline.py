@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from messaging import Reject, consumer, consuming, control, publish, send, send_many
+from messaging import Reject, consumer, consuming, control, publish, receive, send, send_many
 from messaging.control import Cause
 from messaging.exceptions import OperationRefused
 from messaging.models import Message, Queue, Scheduled, Subscription, Topic
@@ -63,6 +63,60 @@ def test_a_timeline_tells_of_publication_failures_edits_death_and_redrive(
     redriven = told.events[-2]
     assert (redriven.by, redriven.text) == ("oleg", "Redriven by oleg.")
     assert (redriven.headers, redriven.body) == (None, None)
+
+
+def test_a_timeline_ends_with_who_acknowledged_the_message_and_how_long_it_took(
+    queue: Queue, handled: None
+) -> None:
+    first, second = send_many("letters", [0, 0])
+    drain("letters")
+    acknowledged = control.timeline(second).events[-1]
+    assert (acknowledged.what, acknowledged.queue) == ("acknowledged", "letters")
+    assert acknowledged.by == "drain"
+    assert acknowledged.duration is not None and acknowledged.duration > 0
+    assert acknowledged.at >= control.timeline(first).events[0].at
+    assert control.timeline(first).now[0].cause == Cause.DONE
+
+
+def test_a_timeline_tells_each_queue_that_has_acknowledged_a_message(
+    queue: Queue, handled: None
+) -> None:
+    Topic.objects.create(name="mail.sent")
+    consumer("copies")(lambda message: None)
+    copies = Queue.objects.create(name="copies")
+    for each in (queue, copies):
+        Subscription.objects.create(pattern="mail.*", queue=each)
+    message_id = publish("mail.sent", 0)
+    drain()
+    ended = [e.queue for e in control.timeline(message_id).events if e.what == "acknowledged"]
+    assert sorted(ended) == ["copies", "letters"]
+
+
+def test_a_timeline_tells_of_a_message_that_failed_before_it_was_acknowledged(
+    queue: Queue, handled: None
+) -> None:
+    message_id = send("letters", "worse")
+    drain("letters")
+    control.edit(message_id, body=0, by="olga")
+    Scheduled.objects.update(due_at=timezone.now())
+    drain("letters")
+    told = [event.what for event in control.timeline(message_id).events]
+    assert told == ["published", "failed", "edited", "acknowledged"]
+
+
+def test_a_timeline_tells_that_a_message_has_expired(queue: Queue, handled: None) -> None:
+    message_id = send("letters", 0, expires_in=0.001)
+    drain("letters")
+    expired = control.timeline(message_id).events[-1]
+    assert (expired.what, expired.text, expired.by) == ("expired", "Expired by drain.", "drain")
+
+
+def test_a_timeline_tells_that_a_received_message_was_acknowledged(queue: Queue) -> None:
+    message_id = send("letters", 0)
+    (message,) = receive("letters")
+    message.acknowledge()
+    acknowledged = control.timeline(message_id).events[-1]
+    assert (acknowledged.what, acknowledged.queue) == ("acknowledged", "letters")
 
 
 def test_a_timeline_tells_who_has_moved_a_dead_letter(queue: Queue, handled: None) -> None:
