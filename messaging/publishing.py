@@ -27,9 +27,11 @@ from .engines import Outgoing, engine
 from .exceptions import InvalidMessage, UnknownQueue, UnknownTopic
 from .messages import MessageId
 from .names import check_queue_name, check_topic_name, shown
+from .replying import keep_sent
 from .sources import source
 from .store.connection import connection_for
 from .store.publishing import known_names
+from .store.replies import is_token
 
 # Not 9999, which ends outside of what datetime can hold in the time zones west of Greenwich.
 LAST_YEAR = 9998
@@ -199,7 +201,7 @@ def publish_many(
         correlation_id=correlation_id,
         reply_to=reply_to,
     )
-    return _store(outgoing, using)
+    return _store(outgoing._replace(is_batch=True), using)
 
 
 async def asend(queue: str, body: Any, **options: Any) -> MessageId:
@@ -282,6 +284,8 @@ def _store(outgoing: Outgoing, using: str | None) -> list[MessageId]:
     if not outgoing.bodies:
         return []
     ids = engine().store(outgoing, using)
+    if ids is None and not outgoing.is_topic and is_token(outgoing.name):
+        return keep_sent(outgoing, using)
     if ids is None:
         known = known_names(connection_for(using), outgoing.is_topic)
         raise (UnknownTopic if outgoing.is_topic else UnknownQueue)(outgoing.name, known)

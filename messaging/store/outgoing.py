@@ -35,6 +35,10 @@ class Outgoing(NamedTuple):
     reply_to: str | None = None
     # Who published it and where.
     source: str | None = None
+    # The version of the topic's schema that the bodies were found to fulfil.
+    schema_id: int | None = None
+    # From a call with many bodies, whose errors say which one is wrong.
+    is_batch: bool = False
 
     @property
     def is_plain(self) -> bool:

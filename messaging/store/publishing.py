@@ -5,7 +5,7 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import QueueDisabled
-from . import copying, identities, room
+from . import copying, identities, room, validating
 from .connection import Statement, run, run_statement
 from .outgoing import COPY_FROM, NEEDS_BLOCK, Outgoing, Published, Stored, Told
 from .statements import PUBLISH, Obstacle, values_of
@@ -47,7 +47,7 @@ PUBLISH_ONE = Statement(
             source)
         SELECT id, $2::jsonb, $3::jsonb, $5, $6, $7
         FROM messaging_topic AS topic
-        WHERE name = $1 AND NOT content_based_deduplication
+        WHERE name = $1 AND schema_id IS NULL AND NOT content_based_deduplication
         AND NOT EXISTS (
             SELECT FROM messaging_binding AS binding
             JOIN messaging_queue AS queue ON queue.id = binding.queue_id
@@ -76,7 +76,10 @@ def publish(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Published:
 
     Nothing is stored when the answer is that a block is needed.
     """
-    if outgoing.is_plain and (stored := _publish_one(connection, outgoing)):
+    if outgoing.is_topic:
+        outgoing = validating.recalled(connection, outgoing)
+    is_plain = outgoing.is_plain and outgoing.schema_id is None
+    if is_plain and (stored := _publish_one(connection, outgoing)):
         return stored
     if _takes_steps(outgoing):
         return NEEDS_BLOCK
@@ -86,11 +89,15 @@ def publish(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Published:
             return NEEDS_BLOCK
         case Obstacle.UNIDENTIFIED:
             return publish(connection, identities.by_content(outgoing))
+        case Obstacle.UNVALIDATED:
+            return publish(connection, validating.validated(connection, outgoing))
     return _stored(connection, outgoing, told, publish)
 
 
 def publish_in_block(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Published:
     """Store the messages inside an ``atomic()`` block, which has to be rolled back on an error."""
+    if outgoing.is_topic:
+        outgoing = validating.recalled(connection, outgoing)
     if identities.are_two(outgoing):
         return identities.publish_once(connection, outgoing, publish_in_block)
     if _is_copied(outgoing):
@@ -99,6 +106,8 @@ def publish_in_block(connection: BaseDatabaseWrapper, outgoing: Outgoing) -> Pub
         told = _run(connection, outgoing, in_block=True)
     if told.obstacle == Obstacle.UNIDENTIFIED:
         return publish_in_block(connection, identities.by_content(outgoing))
+    if told.obstacle == Obstacle.UNVALIDATED:
+        return publish_in_block(connection, validating.validated(connection, outgoing))
     if told.is_limited and told.placed:
         room.take(connection, told.placed)
     return _stored(connection, outgoing, told, publish_in_block)

@@ -15,6 +15,8 @@ class Obstacle(StrEnum):
     UNIDENTIFIED = "unidentified"
     # A queue has a max length, which takes a transaction to keep.
     LIMITED = "limited"
+    # The topic has a schema, and the bodies were not held against the version that counts now.
+    UNVALIDATED = "unvalidated"
 
 
 class Identity(StrEnum):
@@ -36,7 +38,8 @@ _QUEUE = """
 """
 _TOPIC = """
     SELECT found.id, found.deduplication_window, found.is_limited,
-        CASE WHEN found.content_based_deduplication AND NOT %(is_identified)s THEN 'unidentified'
+        CASE WHEN found.schema_id <> coalesce(%(schema_id)s::bigint, 0) THEN 'unvalidated'
+             WHEN found.content_based_deduplication AND NOT %(is_identified)s THEN 'unidentified'
              WHEN found.is_limited AND NOT %(in_block)s THEN 'limited' END AS obstacle
     FROM (
         SELECT topic.*, EXISTS (
@@ -269,4 +272,5 @@ def values_of(outgoing: Outgoing) -> dict[str, Any]:
         "delay": outgoing.delay,
         "deliver_at": outgoing.deliver_at,
         "expires_in": outgoing.expires_in,
+        "schema_id": outgoing.schema_id,
     }
