@@ -31,6 +31,7 @@ from .exceptions import (
     QueueDisabled,
     QueueFull,
     Reject,
+    RequestFailed,
     Retry,
     UnknownQueue,
     UnknownTopic,
@@ -48,6 +49,7 @@ from .publishing import (
     send_many,
 )
 from .receiving import areceive, receive
+from .requesting import arequest, request
 from .settling import Settled, acknowledge_many, extend_many, reject_many, release_many
 
 __version__ = "0.1.0"
@@ -70,6 +72,7 @@ __all__ = [
     "QueueDisabled",
     "QueueFull",
     "Reject",
+    "RequestFailed",
     "Retry",
     "Settled",
     "UnknownQueue",
@@ -79,6 +82,7 @@ __all__ = [
     "apublish",
     "apublish_many",
     "areceive",
+    "arequest",
     "asend",
     "asend_many",
     "cancel",
@@ -94,6 +98,7 @@ __all__ = [
     "receive",
     "reject_many",
     "release_many",
+    "request",
     "send",
     "send_many",
 ]

@@ -166,6 +166,11 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
+def decode_body(text: str) -> Any:
+    """Return what PostgreSQL gave as JSON text."""
+    return json.loads(text)
+
+
 def encode_headers(headers: Mapping[str, Any] | None) -> str:
     """Return the headers as JSON text, or raise InvalidMessage."""
     if headers is None or headers == {}:

@@ -97,6 +97,12 @@ class UnknownTopic(UnknownName):
     kind = "topic"
 
 
+class UnknownSchedule(UnknownName):
+    """Nobody declared this schedule."""
+
+    kind = "schedule"
+
+
 class DeduplicationConflict(MessagingError, ValueError):
     """A deduplication id or message id came again within its window, with another body."""
 
@@ -181,7 +187,24 @@ class EngineUnavailable(MessagingError, OperationalError):
 
 
 class NoConsumer(MessagingError):
-    """Nobody consumes the queue that was asked."""
+    """Nobody consumes the queue that was asked; nothing was stored."""
+
+
+class RequestFailed(MessagingError):
+    """A request became a dead letter, and nobody will reply to it; ``reason`` says why."""
+
+    def __init__(
+        self, queue: str, message_id: int, reason: str, error: str, description: str
+    ) -> None:
+        self.queue = queue
+        self.message_id = message_id
+        self.reason = reason
+        self.error = error
+        why = f"{error}: {description}".strip(": ")[:300]
+        super().__init__(
+            f"The request to queue {queue!r} is dead (message {message_id}, {reason}): {why}. Mend "
+            f"its handler and ask again."
+        )
 
 
 class NotSupported(MessagingError):

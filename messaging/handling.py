@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
+from .answering import Answer, answerable
 from .causation import cause
 from .consuming import Consumer
 from .exceptions import Expired
@@ -101,9 +102,10 @@ def handle_leased(consumer: Consumer, message: Message, connection: BaseDatabase
     watch = Watch(connection)
     watch.begin()
     with watch.watching():
-        _, error, duration = call(
+        result, error, duration = call(
             consumer, message, message, connection, has_begun=lambda: watch.touched
         )
+        error = error or _reply(message, result)
     if error is not None and watch.touched:
         check_transaction(connection, message, error)
     return Handled(message, error, duration, watch.touched)
@@ -114,13 +116,25 @@ def _call(
 ) -> Handled:
     """Call the function for one message, and undo what it did when it fails."""
     watch.begin()
-    _, error, duration = call(consumer, message, message, connection)
+    result, error, duration = call(consumer, message, message, connection)
+    error = error or _reply(message, result)
     if error is not None:
         check_transaction(connection, message, error)
         watch.undo()
     else:
         watch.keep()
     return Handled(message, error, duration, watch.touched)
+
+
+def _reply(message: Message, result: Any) -> Exception | None:
+    """Reply with what the handler returned, where a reply is wanted; return what went wrong."""
+    if not isinstance(message.answer, Answer):
+        return None
+    try:
+        message.answer.give_result(result)
+    except Exception as error:  # whatever it is, the message has failed
+        return error
+    return None
 
 
 def call(
@@ -140,6 +154,9 @@ def call(
     limit = None if consumer.timeout is None else TimeLimit(consumer.timeout, connection)
     process = os.getpid()
     causing = cause.set(first)
+    for message in argument if isinstance(argument, list) else (first,):
+        if message.reply_to is not None:
+            answerable(message, connection.alias)
     started = time.perf_counter()
     # Two blocks: the inner one's end is the last moment at which a timeout can be raised.
     try:

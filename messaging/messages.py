@@ -66,6 +66,26 @@ class Message:
     deadline: float | None = None
     # What holds it for a time; None in a handler that shares the transaction of the claim.
     lease: "Held | None" = None
+    # How to reply; None before anybody handles it.
+    answer: "Answering | None" = None
+
+    def reply(self, body: Any) -> None:
+        """Reply to it, in the transaction of its handler, or of whoever received it.
+
+        To the queue that ``reply_to`` names, with the message's correlation id or else its id, or
+        to whoever waits in ``request()``, of which the first reply counts. What a handler returns
+        is the reply when it has not replied itself. Raises NotSupported without ``reply_to``.
+        """
+        if self.answer is None:
+            raise NotSupported(
+                f"Message {self.id} is in nobody's hands and cannot be replied to: reply in its "
+                f"handler, or where receive() has returned it."
+            )
+        self.answer.give(body)
+
+    async def areply(self, body: Any) -> None:
+        """Reply from async code."""
+        await sync_to_async(self.reply)(body)
 
     def acknowledge(self) -> None:
         """Say that it is handled, in the caller's transaction; raises LeaseLost when too late.
@@ -111,6 +131,12 @@ class Message:
                 f"with lease=seconds."
             )
         return self.lease
+
+
+class Answering(Protocol):
+    """What knows how to reply to a message."""
+
+    def give(self, body: Any) -> None: ...
 
 
 class Held(Protocol):

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import conf, leasing, maintenance
+from .answering import answerable
 from .ear import AsyncEar, Ear
 from .engines import wakeup
 from .exceptions import InvalidOption, NotSupported, UnknownQueue
@@ -246,6 +247,7 @@ class Reception:
             raise
         for message in messages:
             message.lease = Lease(message, policy, worker, self._using)
+            answerable(message, self._using)
         return messages
 
 

@@ -29,6 +29,8 @@ COUNT_EVERY = 1.0
 # The connection is kept for bursts and given back to the server in quiet times, seconds.
 IDLE = 60.0
 EVERYTHING = "*"
+# Tokens of 48 characters, in a payload.
+REPLIES_AT_ONCE = 100
 # Comes after every id: where a delivery gets its id at the commit only.
 LATEST = 2**62
 
@@ -73,6 +75,7 @@ class Coalescer:
         self._process = f"{socket.gethostname()}/{os.getpid()}"
         self._arrivals: dict[tuple[int, int], int] = {}
         self._changed = False
+        self._replies: list[str] = []
         self._published: Counter[int] = Counter()
         self._count_at = 0.0
         # The lock by itself where nobody waits: a condition takes it in Python.
@@ -101,6 +104,12 @@ class Coalescer:
             self._changed = True
             self._start()
 
+    def announce_reply(self, token: str) -> None:
+        """Wake whoever waits for a reply."""
+        with self._condition:
+            self._replies.append(token)
+            self._start()
+
     def _start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="messaging-wakeup", daemon=True)
@@ -124,7 +133,7 @@ class Coalescer:
             time.sleep(COALESCE)
 
     def _urgent(self) -> bool:
-        return bool(self._arrivals) or self._changed
+        return bool(self._arrivals) or self._changed or bool(self._replies)
 
     def _pending(self) -> bool:
         return self._urgent() or bool(self._published)
@@ -134,6 +143,7 @@ class Coalescer:
         published: Counter[int] = Counter()
         with self._condition:
             payloads = encode(self._arrivals)
+            replies, self._replies = self._replies, []
             if self._changed:
                 payloads.append(EVERYTHING)
             self._arrivals = {}
@@ -142,18 +152,21 @@ class Coalescer:
                 published, self._published = self._published, published
                 self._count_at = time.monotonic() + COUNT_EVERY
         try:
-            self._send(payloads, published)
+            self._send(payloads, replies, published)
         except Exception as error:  # whatever it is, the thread has to live for the next one
             logger.warning("Wake-up not sent, workers will poll error=%s", error)
             self._close()
 
-    def _send(self, payloads: list[str], published: Counter[int]) -> None:
-        if not payloads and not published:
+    def _send(self, payloads: list[str], replies: list[str], published: Counter[int]) -> None:
+        if not payloads and not replies and not published:
             return
         if self._raw is None or self._raw.closed:
             self._raw = notifications.connect(self._settings)
         for payload in payloads:
             notifications.notify(self._raw, payload)
+        for first in range(0, len(replies), REPLIES_AT_ONCE):
+            together = ";".join(replies[first : first + REPLIES_AT_ONCE])
+            notifications.notify(self._raw, together, notifications.REPLIES)
         if published:
             notifications.record_published(self._raw, self._process, published)
 
@@ -180,6 +193,11 @@ def announce(connection: BaseDatabaseWrapper, arrivals: Iterable[Arrival]) -> No
 def announce_change(connection: BaseDatabaseWrapper) -> None:
     """Tell the workers that queues were changed, paused or resumed."""
     _coalescer(connection).announce_change()
+
+
+def announce_reply(connection: BaseDatabaseWrapper, token: str) -> None:
+    """Tell whoever waits for the reply to a request that it has come."""
+    _coalescer(connection).announce_reply(token)
 
 
 def _coalescer(connection: BaseDatabaseWrapper) -> Coalescer:

@@ -104,6 +104,8 @@ class Schedule(models.Model):
     next_at = models.DateTimeField(_("next run"), null=True, blank=True, editable=False)
     last_at = models.DateTimeField(_("last run"), null=True, blank=True, editable=False)
     last_message_id = models.BigIntegerField(null=True, editable=False)
+    failed = models.PositiveIntegerField(_("failed runs"), default=0, db_default=0, editable=False)
+    last_error = models.TextField(_("last error"), blank=True, db_default="", editable=False)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     class Meta:

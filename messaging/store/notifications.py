@@ -10,6 +10,8 @@ from .. import conf
 from .pooling import BACKEND, is_pooled
 
 CHANNEL = "messaging"
+# Of the replies to requests, which are none of the workers' business.
+REPLIES = "messaging_replies"
 # PostgreSQL refuses 8,000 bytes.
 MAX_PAYLOAD = 7900
 # What the server calls these sessions, unless the project names them.
@@ -54,12 +56,15 @@ def _address(connection: BaseDatabaseWrapper) -> tuple[str, dict[str, Any]]:
 NOTIFY = "SELECT set_config('synchronous_commit', 'off', true), pg_notify(%s, %s)"
 
 
-def notify(raw: psycopg.Connection[tuple[object, ...]], payload: str) -> None:
+def notify(
+    raw: psycopg.Connection[tuple[object, ...]], payload: str, channel: str = CHANNEL
+) -> None:
     """Send one notification to every listener."""
-    raw.execute(NOTIFY, (CHANNEL, payload))
+    raw.execute(NOTIFY, (channel, payload))
 
 
 LISTEN = "LISTEN messaging"
+LISTEN_TO_REPLIES = "LISTEN messaging_replies"
 
 
 def listen(raw: psycopg.Connection[tuple[object, ...]], timeout: float) -> Iterator[str]:
@@ -76,13 +81,13 @@ async def heard(
         yield notification.payload
 
 
-def start_listening(raw: psycopg.Connection[tuple[object, ...]]) -> None:
+def start_listening(raw: psycopg.Connection[tuple[object, ...]], channel: str = CHANNEL) -> None:
     """Subscribe this connection to the notifications.
 
     Raises psycopg's NotSupportedError behind a pooler, unless LISTEN_URL says that it will do.
     """
     _refuse_pooler(raw, raw.execute(BACKEND).fetchone())
-    raw.execute(LISTEN)
+    raw.execute(LISTEN if channel == CHANNEL else LISTEN_TO_REPLIES)
 
 
 def _refuse_pooler(raw: psycopg.BaseConnection[Any], row: tuple[object, ...] | None) -> None:

@@ -8,6 +8,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .connection import run
 
+# A worker gives a sign of life every 3 seconds; one that has missed three is not counted on.
+SILENCE = 9.0
+
 BEAT = """
     INSERT INTO messaging_worker
         (name, host, pid, version, queues, threads, running, handled, failed, state,

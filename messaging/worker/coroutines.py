@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, close_old_connections
 
+from ..answering import answerable
 from ..causation import cause
 from ..consuming import Consumer
 from ..exceptions import Expired, HandlerTimeout
@@ -20,13 +21,18 @@ async def call(consumer: Consumer, message: Message, deadlines: Deadlines) -> Ha
     if message.deadline is not None and time.monotonic() >= message.deadline:
         return Handled(message, Expired(), 0.0, False)
     cause.set(message)
+    using = getattr(message.lease, "using", None)
+    answer = None if message.reply_to is None else answerable(message, using)
     error: BaseException | None = None
     limit = asyncio.timeout(consumer.timeout)
     started = time.perf_counter()
     try:
         with deadlines.kept(message.delivery, consumer.hard_timeout):
             async with limit:
-                await consumer.function(message)
+                result = await consumer.function(message)
+                if answer is not None:
+                    # Before the acknowledgement: a crash between the two repeats it.
+                    await sync_to_async(answer.give_result)(result)
     # SystemExit and the like too: out of a task they would end the loop and all that run in it.
     except BaseException as raised:
         error = raised
