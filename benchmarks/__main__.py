@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import statistics
+import time
 from typing import NamedTuple
 
 import django
@@ -28,8 +29,18 @@ class Part(NamedTuple):
     after: str | None = None
 
 
+class Questions(NamedTuple):
+    """Calls that each have to answer within so many milliseconds, as a median of the rounds."""
+
+    asked: str
+    rounds: int
+    at_most: float
+    before: str
+    after: str
+
+
 # Commits one by one are measured in many short rounds, because the disk's pace drifts.
-PARTS = {
+PARTS: dict[str, Part | Questions] = {
     "publish": Part("measure.send_one_by_one", "measure.raw_insert", 300, 15, 0.8),
     "publish-atomic": Part(
         "measure.send_in_transactions", "measure.raw_insert_in_transactions", 300, 15, 0.8
@@ -44,6 +55,7 @@ PARTS = {
         before="blocked.block_a_key",
         after="blocked.clear",
     ),
+    "search": Questions("search.looks", 9, 100.0, before="search.fill", after="search.empty"),
 }
 TITLES = {
     "measure.send_one_by_one": "send(), one by one",
@@ -67,7 +79,12 @@ def main() -> None:
     django.setup()
     prepare()
     for name in options.parts or PARTS:
-        measure(name, PARTS[name], options.rounds or PARTS[name].rounds)
+        part = PARTS[name]
+        rounds = options.rounds or part.rounds
+        if isinstance(part, Questions):
+            ask(name, part, rounds)
+        else:
+            measure(name, part, rounds)
 
 
 def measure(name: str, part: Part, rounds: int) -> None:
@@ -79,6 +96,24 @@ def measure(name: str, part: Part, rounds: int) -> None:
         for function in (part.limit, part.ours):
             rates[function].append(call(function, part.count))
     report(rates, part)
+    call(part.after)
+
+
+def ask(name: str, part: Questions, rounds: int) -> None:
+    """Ask each question some times, and print how long the answers took."""
+    print(f"\n{name}: {rounds} times each, a median of at most {part.at_most:g} ms (goal)")
+    call(part.before)
+    slowest = 0.0
+    for title, answer in import_string(f"benchmarks.{part.asked}")():
+        took = []
+        for _ in range(rounds):
+            started = time.perf_counter()
+            answer()
+            took.append((time.perf_counter() - started) * 1_000)
+        median = statistics.median(took)
+        slowest = max(slowest, median)
+        print(f"  {title:<72} {median:>7.1f} ms  (up to {max(took):.1f})")
+    print(f"  slowest median: {slowest:.1f} ms (goal at most {part.at_most:g})")
     call(part.after)
 
 

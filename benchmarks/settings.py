@@ -12,5 +12,10 @@ DATABASES["blocked"] = {
     **DATABASES["default"],
     "NAME": f"{DATABASES['default']['NAME']}_blocked",
 }
+# Five million messages, to look for some among them.
+DATABASES["search"] = {
+    **DATABASES["default"],
+    "NAME": f"{DATABASES['default']['NAME']}_search",
+}
 LOGGING = {"version": 1, "disable_existing_loggers": False, "root": {"level": "ERROR"}}
 DEBUG = False
