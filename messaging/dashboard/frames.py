@@ -45,15 +45,19 @@ class Shown:
     number: int
 
 
-def parse(text: str | None) -> Resume | Shown:
-    """Return what a browser's frame asks for, or raise BadFrame."""
+def load(text: str | None) -> Any:
+    """Return the JSON of a frame, or raise BadFrame."""
     if text is None or len(text) > MAX_FRAME:
         raise BadFrame("bad_frame")
     try:
-        frame = json.loads(text, object_pairs_hook=_without_duplicates)
+        return json.loads(text, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise BadFrame("bad_frame") from error
-    match frame:
+
+
+def parse(text: str | None) -> Resume | Shown:
+    """Return what a browser's frame asks for, or raise BadFrame."""
+    match load(text):
         case {"type": "shown", "number": int(number), **rest} if not rest and number > 0:
             return Shown(number=number)
         case {"type": "resume", "cursor": cursor, "topic": topic, **rest} if not rest:

@@ -90,7 +90,7 @@ class Reader:
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function that uses the database in the reader's thread, on its connection."""
-        call = partial(_with_connection, function, *args, **kwargs)
+        call = partial(with_connection, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _run(self) -> None:
@@ -151,7 +151,8 @@ class Reader:
         return News(seen=handed, cursor=news.cursor, events=events, skipped=news.skipped)
 
 
-def _with_connection(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def with_connection(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call a function, and drop the connection when it turns out to be broken."""
     try:
         return function(*args, **kwargs)
     except (DatabaseError, InterfaceError):

@@ -1,4 +1,4 @@
-"""Route WebSocket connections to the live page, from pages of this site only.
+"""Route WebSocket connections to the live page and the events, from pages of this site only.
 
 ``config/asgi.py`` serves :data:`websocket_application` for the protocol "websocket".
 """
@@ -10,22 +10,26 @@ from channels.security.websocket import AllowedHostsOriginValidator, WebsocketDe
 from channels.sessions import SessionMiddlewareStack
 from django.urls import NoReverseMatch, reverse
 
+from .event_socket import EventSocket
 from .sockets import LiveSocket
 
 Scope = dict[str, Any]
 
+SOCKETS: dict[str, Any] = {"messaging:live": LiveSocket, "messaging:events": EventSocket}
+
 
 async def route(scope: Scope, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-    """Hand the connection to the live page's socket, or refuse an address that nobody has."""
-    socket = LiveSocket if _is_live_page(scope["path"]) else WebsocketDenier
+    """Hand the connection to the socket of its address, or refuse an address that nobody has."""
+    found = (socket for name, socket in SOCKETS.items() if _is_at(name, scope["path"]))
+    socket = next(found, WebsocketDenier)
     application: Callable[..., Awaitable[None]] = socket.as_asgi()
     await application(scope, receive, send)
 
 
-def _is_live_page(path: str) -> bool:
+def _is_at(name: str, path: str) -> bool:
     # Reversed when it is asked for, so that the pages may be mounted anywhere.
     try:
-        return path.endswith(reverse("messaging:live"))
+        return path.endswith(reverse(name))
     except NoReverseMatch:
         return False
 

@@ -105,7 +105,7 @@ def since(
     connection: BaseDatabaseWrapper, seen: Snapshot, *, topic: str | None, limit: int
 ) -> Seen:
     """Return the newest of the messages that a snapshot has not seen."""
-    return _seen(connection, SINCE, {"topic": topic, "limit": limit, **_params(seen)})
+    return _seen(connection, SINCE, {"topic": topic, "limit": limit, **snapshot_params(seen)})
 
 
 def _seen(connection: BaseDatabaseWrapper, sql: Any, params: dict[str, Any]) -> Seen:
@@ -126,7 +126,7 @@ COUNT: Any = _COUNT.format(found=_SINCE.format(now="%(upto)s::pg_snapshot"))
 
 def count(connection: BaseDatabaseWrapper, seen: Snapshot, upto: str, *, topic: str | None) -> int:
     """Count the messages between two snapshots; one more than COUNTED stands for more."""
-    params = {"topic": topic, "upto": upto, "limit": COUNTED + 1, **_params(seen)}
+    params = {"topic": topic, "upto": upto, "limit": COUNTED + 1, **snapshot_params(seen)}
     return int(run(connection, COUNT, params)[0][0])
 
 
@@ -135,5 +135,6 @@ def topic_exists(connection: BaseDatabaseWrapper, name: str) -> bool:
     return bool(run(connection, "SELECT 1 FROM messaging_topic WHERE name = %s", (name,)))
 
 
-def _params(seen: Snapshot) -> dict[str, Any]:
+def snapshot_params(seen: Snapshot) -> dict[str, Any]:
+    """Return the parameters that describe a snapshot."""
     return {"xmax": str(seen.xmax), "running": [str(number) for number in seen.running]}

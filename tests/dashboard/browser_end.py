@@ -10,6 +10,7 @@ from channels.testing import WebsocketCommunicator
 from django.db import connections
 from django.test import Client
 
+from messaging.dashboard.hub import Hub
 from messaging.dashboard.reader import Reader
 from messaging.dashboard.routing import websocket_application
 
@@ -76,7 +77,7 @@ class Browser:
         await self.socket.disconnect(timeout=PATIENCE)
 
 
-async def has_ended(shared: Reader) -> None:
+async def has_ended(shared: Reader | Hub) -> None:
     """Wait until a reader whose sockets have left neither reads nor keeps a connection."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while shared.is_running:

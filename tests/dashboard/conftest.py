@@ -1,6 +1,6 @@
 """What the tests of the operators' pages start from: queues, topics, and who looks at them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -11,9 +11,11 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client
+from sse_end import Listener
 
 from messaging import feed
-from messaging.dashboard import sockets
+from messaging.dashboard import sockets, streams
+from messaging.dashboard.hub import running_hub
 from messaging.dashboard.reader import reader_for
 from messaging.models import Queue, Topic
 
@@ -95,7 +97,25 @@ async def browse() -> AsyncIterator[Callable[..., Browser]]:
     await sync_to_async(connections.close_all)()
 
 
+@pytest_asyncio.fixture
+async def listen() -> AsyncIterator[Callable[..., Awaitable[Listener]]]:
+    """Return a function that opens a logged-in user's stream of events."""
+    opened: list[Listener] = []
+
+    async def open_for(client: Client, resume: str | None = None, **query: str) -> Listener:
+        opened.append(Listener(client))
+        await opened[-1].ask(resume, **query)
+        return opened[-1]
+
+    yield open_for
+    for listener in opened:
+        await listener.leave()
+    await has_ended(running_hub())
+    await sync_to_async(connections.close_all)()
+
+
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have sockets look up their users all the time."""
+    """Have sockets and streams look up their users all the time."""
     monkeypatch.setattr(sockets, "CHECK_EVERY", 0.05)
+    monkeypatch.setattr(streams, "CHECK_EVERY", 0.05)
