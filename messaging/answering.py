@@ -4,7 +4,6 @@ from typing import Any
 
 from .causation import cause
 from .encoding import encode_body
-from .exceptions import NotSupported
 from .messages import Message
 from .publishing import send
 from .replying import keep_reply
@@ -20,14 +19,11 @@ class Answer:
         self._is_given = False
 
     def give(self, body: Any) -> None:
-        """Reply; raise NotSupported for a message that asks for no reply."""
+        """Reply to where the message says."""
         message = self._message
         reply_to = message.reply_to
         if reply_to is None:
-            raise NotSupported(
-                f"Message {message.id} has no reply_to and nobody waits for a reply: send with "
-                f"reply_to=, or ask with request()."
-            )
+            return
         causing = cause.set(message)
         try:
             if is_token(reply_to):

@@ -76,6 +76,11 @@ class Message:
         to whoever waits in ``request()``, of which the first reply counts. What a handler returns
         is the reply when it has not replied itself. Raises NotSupported without ``reply_to``.
         """
+        if self.reply_to is None:
+            raise NotSupported(
+                f"Message {self.id} has no reply_to and nobody waits for a reply: send with "
+                f"reply_to=, or ask with request()."
+            )
         if self.answer is None:
             raise NotSupported(
                 f"Message {self.id} is in nobody's hands and cannot be replied to: reply in its "

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.contrib.auth.models import Group
 from django.db import connection, transaction
 from django.utils import timezone
@@ -53,14 +54,20 @@ def sign_of_life(*queues, seconds_ago=0, state="running"):
     )  # fmt: skip
 
 
+def a_queue(**policies):
+    """Have `invoices` with these policies, which the shop may have declared."""
+    Queue.objects.update_or_create(name="invoices", defaults=policies)
+
+
 @pytest.fixture
 def serve(declared, transactional_db):
     """Return a function that has a worker's thread run a function for `invoices`."""
     stops = []
 
-    def serve(function, **options):
+    def serve(function, max_deliveries=5, **options):
         consumer("invoices", **options)(function)
         synchronise()
+        a_queue(max_deliveries=max_deliveries)
         sign_of_life("invoices")
         consumers = list(declarations.consumers.values())
         configuration = Configuration(consumers, None)
@@ -99,7 +106,7 @@ class TestAsking:
         async def ask():
             return await asyncio.gather(*(arequest("invoices", n) for n in range(5)))
 
-        assert asyncio.run(ask()) == [1, 2, 3, 4, 5]
+        assert async_to_sync(ask)() == [1, 2, 3, 4, 5]
 
     def test_an_async_consumer_replies(self, serve):
         async def handle(message):
@@ -163,7 +170,7 @@ class TestAsking:
 class TestNobodyThere:
     @pytest.fixture(autouse=True)
     def invoices(self, transactional_db):
-        Queue.objects.create(name="invoices")
+        a_queue()
 
     def refused(self, match):
         with pytest.raises(NoConsumer, match=match):
@@ -197,19 +204,19 @@ class TestNobodyThere:
 
     def test_an_async_caller_is_told_too(self):
         with pytest.raises(NoConsumer):
-            asyncio.run(arequest("invoices", 1))
+            async_to_sync(arequest)("invoices", 1)
 
 
 class TestNoReply:
     def test_after_its_time_the_request_is_withdrawn(self, transactional_db):
-        Queue.objects.create(name="invoices", dead_letter_expired=True)
+        a_queue(dead_letter_expired=True)
         sign_of_life("invoices")
         with pytest.raises(TimeoutError, match=r"'invoices'.*message \d+.*0\.1 seconds.*withdrawn"):
             request("invoices", 1, timeout=0.1)
         assert waiting() == {}
 
     def test_only_the_request_is_withdrawn_and_not_what_waits_beside_it(self, transactional_db):
-        Queue.objects.create(name="invoices")
+        a_queue()
         sign_of_life("invoices")
         send_many("invoices", range(3))
         with pytest.raises(TimeoutError):
@@ -232,7 +239,7 @@ class TestNoReply:
             go_on.set()
 
     def test_a_request_expires_with_its_time(self, transactional_db, until):
-        Queue.objects.create(name="invoices")
+        a_queue()
         sign_of_life("invoices")
         with pytest.raises(TimeoutError):
             request("invoices", 1, timeout=0.05, ordering_key="k")
@@ -278,7 +285,7 @@ class TestNoReply:
     def test_a_name_that_is_none_and_a_body_that_is_no_json_are_refused(self, transactional_db):
         with pytest.raises(InvalidName):
             request("a b", 1)
-        Queue.objects.create(name="invoices")
+        a_queue()
         sign_of_life("invoices")
         with pytest.raises(InvalidMessage):
             request("invoices", object())
