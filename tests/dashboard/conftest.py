@@ -11,11 +11,12 @@ from channels.layers import get_channel_layer
 from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client
+from socket_end import Subscriber
 from sse_end import Listener
 
 from messaging import feed
 from messaging.dashboard import sockets, streams
-from messaging.dashboard.hub import running_hub
+from messaging.dashboard.hub import Hub, running_hub
 from messaging.dashboard.reader import reader_for
 from messaging.models import Queue, Topic
 
@@ -98,7 +99,15 @@ async def browse() -> AsyncIterator[Callable[..., Browser]]:
 
 
 @pytest_asyncio.fixture
-async def listen() -> AsyncIterator[Callable[..., Awaitable[Listener]]]:
+async def hub() -> AsyncIterator[Hub]:
+    """Return what all streams share; it is over when they are."""
+    yield running_hub()
+    await has_ended(running_hub())
+    await sync_to_async(connections.close_all)()
+
+
+@pytest_asyncio.fixture
+async def listen(hub: Hub) -> AsyncIterator[Callable[..., Awaitable[Listener]]]:
     """Return a function that opens a logged-in user's stream of events."""
     opened: list[Listener] = []
 
@@ -110,8 +119,20 @@ async def listen() -> AsyncIterator[Callable[..., Awaitable[Listener]]]:
     yield open_for
     for listener in opened:
         await listener.leave()
-    await has_ended(running_hub())
-    await sync_to_async(connections.close_all)()
+
+
+@pytest_asyncio.fixture
+async def subscriber(hub: Hub) -> AsyncIterator[Callable[..., Subscriber]]:
+    """Return a function that gives a logged-in user's end of an event socket."""
+    opened: list[Subscriber] = []
+
+    def open_for(client: Client, **options: Any) -> Subscriber:
+        opened.append(Subscriber(client, **options))
+        return opened[-1]
+
+    yield open_for
+    for each in opened:
+        await each.leave()
 
 
 @pytest.fixture
