@@ -19,6 +19,7 @@ from .exceptions import (
     DeduplicationConflict,
     EngineUnavailable,
     HandlerTimeout,
+    InvalidFilter,
     InvalidMessage,
     InvalidName,
     InvalidOption,
@@ -34,6 +35,7 @@ from .exceptions import (
     RequestFailed,
     Retry,
     UnknownQueue,
+    UnknownSchedule,
     UnknownTopic,
 )
 from .idempotency import once
@@ -50,6 +52,7 @@ from .publishing import (
 )
 from .receiving import areceive, receive
 from .requesting import arequest, request
+from .scheduling import declare_schedule
 from .settling import Settled, acknowledge_many, extend_many, reject_many, release_many
 
 __version__ = "0.1.0"
@@ -58,6 +61,7 @@ __all__ = [
     "DeduplicationConflict",
     "EngineUnavailable",
     "HandlerTimeout",
+    "InvalidFilter",
     "InvalidMessage",
     "InvalidName",
     "InvalidOption",
@@ -76,6 +80,7 @@ __all__ = [
     "Retry",
     "Settled",
     "UnknownQueue",
+    "UnknownSchedule",
     "UnknownTopic",
     "acknowledge_many",
     "aconfirm",
@@ -89,6 +94,7 @@ __all__ = [
     "confirm",
     "consumer",
     "declare_queue",
+    "declare_schedule",
     "declare_topic",
     "extend_many",
     "new_message_id",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .exceptions import NotSupported
+from .matching import check_filter
 from .names import check_pattern, check_queue_name, check_topic_name
 from .options import check_batch, check_count, check_policies, check_timeouts
 
@@ -43,6 +44,8 @@ class Consumer:
     queue: str
     function: Handler
     pattern: str | None = None
+    filter: dict[str, Any] | None = None
+    filter_scope: str = "headers"
     transaction_size: int | None = None
     durable: bool = True
     batch: int | None = None
@@ -69,6 +72,7 @@ class Declarations:
     consumers: dict[str, Consumer] = field(default_factory=dict)
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     topics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 declarations = Declarations()
@@ -78,6 +82,8 @@ def consumer(
     queue: str,
     *,
     topic: str | None = None,
+    filter: dict[str, Any] | None = None,
+    filter_scope: str = "headers",
     transaction_size: int | None = None,
     durable: bool = True,
     external_effects: bool = False,
@@ -92,7 +98,11 @@ def consumer(
 
     The function gets a :class:`messaging.Message`; returning acknowledges, raising delivers
     again, :class:`Retry` and :class:`Reject` steer. ``topic``, a name or a pattern, subscribes the
-    queue. ``transaction_size=n`` lets up to n messages commit together: safe where handlers do not
+    queue; of its messages those go there that match ``filter``, such as ``{"country": ["GB"]}``, by
+    their headers or, with ``filter_scope="body"``, by their bodies (SNS: filter policies). Both are
+    initial values of the subscription.
+
+    ``transaction_size=n`` lets up to n messages commit together: safe where handlers do not
     update rows that others update too. ``durable=False`` does not wait for the disk at commit: for
     handlers whose effects are rows of this database only. ``external_effects=True`` says that the
     function acts elsewhere too, by a mail or a call of another service: no rollback undoes that, so
@@ -125,6 +135,9 @@ def consumer(
     check_queue_name(queue)
     if topic is not None:
         check_pattern(topic)
+    elif filter is not None:
+        raise ValueError(f"Queue {queue!r}: a filter needs a topic. Add topic=, or leave it out.")
+    check_filter(filter, filter_scope)
     if transaction_size is not None:
         check_count(queue, "transaction_size", transaction_size)
     if external_effects:
@@ -153,6 +166,8 @@ def consumer(
             queue=queue,
             function=function,
             pattern=topic,
+            filter=filter,
+            filter_scope=filter_scope,
             transaction_size=1 if external_effects and not apart else transaction_size,
             durable=durable,
             batch=batch,

@@ -53,6 +53,18 @@ class InvalidOption(MessagingError, ValueError):
         super().__init__(f"{option}={shown[:80]}: {remedy}.")
 
 
+class InvalidFilter(MessagingError, ValueError):
+    """A filter that no message could be held against; ``path`` is where the fault is.
+
+    Such as ``$.customer.country[0].numeric``.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"Invalid filter at {path}: {reason}")
+
+
 class InvalidDefinitions(MessagingError, ValueError):
     """A document of definitions that cannot be imported; ``place`` is a line or a field.
 

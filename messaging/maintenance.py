@@ -2,8 +2,9 @@
 
 from django.db import transaction
 
+from . import scheduling
 from .engines import wakeup
-from .store import deliveries, limits, receipts, replies, retention
+from .store import deliveries, limits, receipts, replies, retention, schedules
 from .store.connection import connection_for
 
 PROMOTE_BATCH = 1_000
@@ -26,6 +27,13 @@ def promote_due(using: str | None = None) -> tuple[list[wakeup.Arrival], bool]:
 def seconds_until_due(using: str | None = None) -> float | None:
     """Return the time until the next scheduled delivery is due, in seconds, or None."""
     return deliveries.seconds_until_due(connection_for(using))
+
+
+def fire_schedules(using: str | None = None) -> float | None:
+    """Fire all schedules that are due; return the seconds until the next tick, or None."""
+    while scheduling.fire_due(using):
+        pass
+    return schedules.seconds_until_due(connection_for(using))
 
 
 def prune(using: str | None = None) -> int:

@@ -8,6 +8,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from . import conf
 from .consuming import declarations
+from .exceptions import UnknownQueue, UnknownTopic
+from .store.publishing import known_names
 
 if TYPE_CHECKING:
     from .models import Queue
@@ -20,9 +22,10 @@ class Created:
     queues: list[str] = field(default_factory=list)
     topics: list[str] = field(default_factory=list)
     subscriptions: list[str] = field(default_factory=list)
+    schedules: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.queues or self.topics or self.subscriptions)
+        return bool(self.queues or self.topics or self.subscriptions or self.schedules)
 
 
 def synchronise(using: str | None = None) -> Created:
@@ -30,7 +33,7 @@ def synchronise(using: str | None = None) -> Created:
 
     Several processes may do this at once. A queue's dead-letter queue is ``<queue>.dlq``.
     """
-    from .models import Queue, Subscription, Topic
+    from .models import Queue, Schedule, Subscription, Topic
 
     alias = using or conf.DATABASE
     created = Created()
@@ -55,10 +58,30 @@ def synchronise(using: str | None = None) -> Created:
                 continue
             queue = queues.get(name=consumer.queue)
             _, new = Subscription.objects.using(alias).get_or_create(
-                pattern=consumer.pattern, queue=queue
+                pattern=consumer.pattern,
+                queue=queue,
+                defaults={"filter": consumer.filter, "filter_scope": consumer.filter_scope},
             )
             if new:
                 created.subscriptions.append(f"{consumer.pattern} → {consumer.queue}")
+        for name, values in sorted(declarations.schedules.items()):
+            if Schedule.objects.using(alias).filter(name=name).exists():
+                continue
+            queue_name, topic_name = values["queue"], values["topic"]
+            target = {
+                "queue": queue_name and queues.filter(name=queue_name).first(),
+                "topic": topic_name and Topic.objects.using(alias).filter(name=topic_name).first(),
+            }
+            if not any(target.values()):
+                raise (UnknownTopic if topic_name else UnknownQueue)(
+                    topic_name or queue_name,
+                    known_names(connections[alias], topic_name is not None),
+                )
+            _, new = Schedule.objects.using(alias).get_or_create(
+                name=name, defaults=values | target
+            )
+            if new:
+                created.schedules.append(name)
     return created
 
 

@@ -19,6 +19,14 @@ from .looking import Found, Seen, peek, search
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
+from .schedules import (
+    find_schedule,
+    next_runs,
+    pause_schedule,
+    resume_schedule,
+    run_schedule,
+    schedule_in_words,
+)
 from .selecting import (
     Preview,
     cancel_matching,
@@ -28,6 +36,7 @@ from .selecting import (
     purge_matching,
 )
 from .timeline import Caused, Event, Timeline, timeline
+from .topics import topics
 
 __all__ = [
     "Cause",
@@ -58,11 +67,14 @@ __all__ = [
     "explain",
     "export_definitions",
     "find_queue",
+    "find_schedule",
     "import_definitions",
     "move",
+    "next_runs",
     "obstacle_to_deletion",
     "parked",
     "pause",
+    "pause_schedule",
     "peek",
     "preview",
     "purge",
@@ -76,8 +88,12 @@ __all__ = [
     "release_keys",
     "release_leases",
     "resume",
+    "resume_schedule",
     "retry_now",
+    "run_schedule",
+    "schedule_in_words",
     "search",
     "tell_workers",
     "timeline",
+    "topics",
 ]

@@ -1,9 +1,16 @@
 """Tables of what is done over time: operations on many messages, and schedules."""
 
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from ..encoding import check_priority, encode_body, encode_headers
+from ..exceptions import InvalidOption, MessagingError
+from ..ticks import check_ticks, check_time_zone
 from .configuration import Queue, Topic, validate_queue_name
 
 
@@ -117,3 +124,42 @@ class Schedule(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Store it, and have a worker plan anew when its ticks are other ones now."""
+        if self.pk is not None and not self._state.adding:
+            times = ("cron", "every", "time_zone")
+            rows = type(self)._default_manager.using(options.get("using") or self._state.db)
+            before = rows.filter(pk=self.pk).values_list(*times).first()
+            if before != tuple(getattr(self, name) for name in times):
+                self.next_at = None
+                if options.get("update_fields") is not None:
+                    options["update_fields"] = {*options["update_fields"], "next_at"}
+        super().save(*args, **options)
+
+    def clean(self) -> None:
+        super().clean()
+        errors: dict[str, Any] = {}
+        if (self.queue_id is None) == (self.topic_id is None):
+            errors["queue"] = _("Choose a queue or a topic, one of them.")
+        checks: tuple[tuple[str, Callable[[], object]], ...] = (
+            ("headers", lambda: encode_headers(self.headers)),
+            ("priority", lambda: check_priority(self.priority)),
+            ("body", lambda: encode_body(self.body)),
+            ("time_zone", lambda: check_time_zone(self.time_zone)),
+            ("cron", lambda: check_ticks(self.cron, self.every, "UTC")),
+        )
+        for name, check in checks:
+            try:
+                check()
+            except InvalidOption as error:
+                errors[error.option] = str(error)
+            except MessagingError as error:
+                errors[name] = str(error)
+        if errors:
+            raise ValidationError(errors)
+        self.cron = " ".join(self.cron.split())
+
+    @property
+    def is_paused(self) -> bool:
+        return self.paused_at is not None

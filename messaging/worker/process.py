@@ -158,7 +158,7 @@ class Process:
         # When retries are due that the threads have scheduled.
         self._retries_at: deque[float] = deque()
         self._due_at = dict.fromkeys(
-            ("configure", "count", "beat", "sweep", "promote", "turns"), 0.0
+            ("configure", "count", "beat", "sweep", "promote", "turns", "schedules"), 0.0
         )
         # Spread over the workers, and never at the start of all of them.
         self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
@@ -322,6 +322,8 @@ class Process:
                 self._due_at["promote"] = min(self._due_at["promote"], self._retries_at.popleft())
             if self._is_due("promote", DUE_EVERY):
                 self._promote()
+            if self._is_due("schedules", DUE_EVERY) and not self._options.drain:
+                self._fire_schedules()
             if self._is_due("count", COUNT_EVERY):
                 self._record()
             if self._is_due("beat", BEAT_EVERY):
@@ -378,6 +380,13 @@ class Process:
                 due_in = RETRY_DUE
             at = time.monotonic() + max(0.0, due_in)
             self._due_at["promote"] = min(self._due_at["promote"], at)
+
+    def _fire_schedules(self) -> None:
+        """Send what schedules are due for, and look again at the next tick."""
+        due_in = maintenance.fire_schedules(self._options.using)
+        if due_in is not None:
+            at = time.monotonic() + max(RETRY_DUE, due_in)
+            self._due_at["schedules"] = min(self._due_at["schedules"], at)
 
     def _prune(self) -> None:
         try:

@@ -62,7 +62,8 @@ def subscribe(db: None) -> Callable[..., Subscription]:
 def declared() -> Iterator[consuming.Declarations]:
     """Give a test declarations of its own, empty at first; what code declared comes back after."""
     known = consuming.declarations
-    kept = [(names, dict(names)) for names in (known.consumers, known.queues, known.topics)]
+    all_names = (known.consumers, known.queues, known.topics, known.schedules)
+    kept = [(names, dict(names)) for names in all_names]
     for names, _ in kept:
         names.clear()
     yield known
