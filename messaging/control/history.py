@@ -66,6 +66,16 @@ def enter(
     )
 
 
+def user_of(number: int | None) -> Operator | None:
+    """Return a user that acted earlier, where there are users and this one still is."""
+    if number is None or not apps.is_installed("django.contrib.auth"):
+        return None
+    from django.contrib.auth import get_user_model
+
+    found: Operator | None = get_user_model()._default_manager.filter(pk=number).first()
+    return found
+
+
 def log(event: str, by: Operator, **facts: object) -> None:
     """Log what happened and who did it."""
     pairs = " ".join(f"{key}={printable(fact)}" for key, fact in facts.items())
