@@ -7,6 +7,7 @@ from .leases import LeaseAdmin
 from .messages import AttemptAdmin, MessageAdmin
 from .queues import QueueAdmin
 from .scheduled import ScheduledAdmin
+from .schedules import ScheduleAdmin
 from .subscriptions import SubscriptionAdmin
 from .topics import TopicAdmin
 from .workers import WorkerAdmin
@@ -19,6 +20,7 @@ __all__ = [
     "LeaseAdmin",
     "MessageAdmin",
     "QueueAdmin",
+    "ScheduleAdmin",
     "ScheduledAdmin",
     "SubscriptionAdmin",
     "TopicAdmin",

@@ -14,7 +14,7 @@ from ..models import Schedule
 from ..names import check_queue_name
 from ..store import schedules
 from ..store.connection import connection_for
-from ..ticks import Ticks, in_words, upcoming
+from ..ticks import Ticks, check_ticks, in_words, upcoming
 from .history import Operator, enter, log, name_of
 
 MOST_RUNS = 100
@@ -99,4 +99,4 @@ def _rows(using: str | None) -> QuerySet[Schedule]:
 
 
 def _ticks(schedule: Schedule) -> Ticks:
-    return Ticks(schedule.cron, schedule.every, schedule.time_zone)
+    return check_ticks(schedule.cron, schedule.every, schedule.time_zone)

@@ -140,6 +140,8 @@ class Schedule(models.Model):
     def clean(self) -> None:
         super().clean()
         errors: dict[str, Any] = {}
+        if self.headers is None:  # what an empty field of a form becomes
+            self.headers = {}
         if (self.queue_id is None) == (self.topic_id is None):
             errors["queue"] = _("Choose a queue or a topic, one of them.")
         checks: tuple[tuple[str, Callable[[], object]], ...] = (

@@ -17,6 +17,7 @@ MODELS = (
     "lane",
     "worker",
     "idempotency",
+    "schedule",
 )
 
 
