@@ -4,6 +4,7 @@ A delivery that was handled is already gone: the claim deleted it. What is left 
 failed: delivered again later, or dead.
 """
 
+import datetime
 import hashlib
 import os
 import sysconfig
@@ -69,6 +70,32 @@ def outcome_of_expiry(policy: QueuePolicy, message: Message) -> Outcome:
             description=f"Nobody handled it before it expired at {message.expires_at}.",
             traceback="",
             fingerprint=_fingerprint("expired", policy.name),
+        )
+        if kept
+        else None,
+    )
+
+
+def outcome_of_unserved(
+    policy: QueuePolicy, delivered: Delivered, since: datetime.datetime, served: bool
+) -> Outcome:
+    """Return what a delivery comes to that expired on a queue which no worker serves.
+
+    ``served``: a worker was there, last at ``since``; else nobody was for as long as is known.
+    """
+    kept = policy.dead_letter_expired
+    how = "the last sign of life was at" if served else "none was seen since"
+    return Outcome(
+        # A dead letter says how often it was delivered.
+        delivered=delivered._replace(attempt=delivered.attempt - 1) if kept else delivered,
+        settlement=Settlement.DEAD if kept else Settlement.EXPIRED,
+        reason="no_consumer" if kept else "",
+        failure=Failure(
+            error="NoConsumer",
+            description=f"No worker serves queue {policy.name!r} ({how} {since}), and it expired "
+            f"at {delivered.expires_at}.",
+            traceback="",
+            fingerprint=_fingerprint("no_consumer", policy.name),
         )
         if kept
         else None,

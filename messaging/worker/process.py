@@ -23,6 +23,7 @@ import messaging
 from .. import leasing, maintenance, signals
 from ..consuming import Consumer
 from ..engines import wakeup
+from ..expiring import Expiry
 from ..limits import RENEW_EVERY, Limits
 from ..store import workers
 from ..store.connection import connection_for
@@ -50,6 +51,7 @@ COUNT_EVERY = 1.0
 BEAT_EVERY = 3.0
 DUE_EVERY = 1.0
 SWEEP_EVERY = 1.0
+EXPIRE_EVERY = 5.0
 RETRY_DUE = 0.1
 PRUNE_EVERY = 3600.0
 
@@ -113,6 +115,7 @@ class Process:
         self._tally = Tally()
         self._configuration = Configuration(options.consumers, options.using)
         company = Company() if options.threads > 1 else None
+        self._expiry = Expiry(options.using)
         self._heart = Heart(options.using, self.name)
         self._limits = Limits(self.name, options.using)
         here, in_a_loop = options.shared_out()
@@ -158,7 +161,7 @@ class Process:
         # When retries are due that the threads have scheduled.
         self._retries_at: deque[float] = deque()
         self._due_at = dict.fromkeys(
-            ("configure", "count", "beat", "sweep", "promote", "turns", "schedules"), 0.0
+            ("configure", "count", "beat", "sweep", "promote", "turns", "schedules", "expire"), 0.0
         )
         # Spread over the workers, and never at the start of all of them.
         self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
@@ -322,6 +325,8 @@ class Process:
                 self._due_at["promote"] = min(self._due_at["promote"], self._retries_at.popleft())
             if self._is_due("promote", DUE_EVERY):
                 self._promote()
+            if self._is_due("expire", EXPIRE_EVERY):
+                self._expiry.settle()
             if self._is_due("schedules", DUE_EVERY) and not self._options.drain:
                 self._fire_schedules()
             if self._is_due("count", COUNT_EVERY):

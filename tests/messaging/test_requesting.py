@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group
 from django.db import connection, transaction
 from django.utils import timezone
 from effects import effects, execute, take_effect, waiting
+from rows import sign_of_life
 
 from messaging import (
     InvalidMessage,
@@ -31,7 +32,7 @@ from messaging import (
 from messaging.consuming import declarations
 from messaging.engines.mailbox import mailbox
 from messaging.exceptions import InvalidName
-from messaging.models import DeadLetter, Queue, Reply, Worker
+from messaging.models import DeadLetter, Queue, Reply
 from messaging.models import Message as StoredMessage
 from messaging.sync import synchronise
 from messaging.testing import drain
@@ -42,16 +43,6 @@ from messaging.worker.runner import Runner
 from messaging.worker.slots import Slots
 
 TOKEN = "messaging.reply." + 32 * "a"
-
-
-def sign_of_life(*queues, seconds_ago=0, state="running"):
-    """Leave the heartbeat of a worker that serves these queues."""
-    now = timezone.now()
-    return Worker.objects.create(
-        name=f"worker {Worker.objects.count()}", host="h", pid=1, version="1", queues=queues,
-        threads=1, running={}, handled=0, failed=0, state=state, started_at=now,
-        seen_at=now - timezone.timedelta(seconds=seconds_ago),
-    )  # fmt: skip
 
 
 def a_queue(**policies):
