@@ -126,14 +126,14 @@ class ScheduleAdmin(OperationsAdmin, ConfigurationAdmin):
     def has_run_permission(self, request: HttpRequest) -> bool:
         return self.may(request, "run_schedule")
 
-    @admin.action(description=RUN.label, permissions=["run"])
+    @admin.action(description=gettext_lazy("Run now"), permissions=["run"])
     def run_now(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
         return self.ask(request, RUN, rows)
 
-    @admin.action(description=PAUSE.label, permissions=["run"])
+    @admin.action(description=gettext_lazy("Pause"), permissions=["run"])
     def pause(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
         return self.ask(request, PAUSE, rows)
 
-    @admin.action(description=RESUME.label, permissions=["run"])
+    @admin.action(description=gettext_lazy("Resume"), permissions=["run"])
     def resume(self, request: HttpRequest, rows: QuerySet) -> HttpResponse:
         return self.ask(request, RESUME, rows)

@@ -1,4 +1,4 @@
-"""Definitions: queues, topics and subscriptions as JSON, known by their names and never by ids."""
+"""Definitions: what people configure as JSON, known by names and never by ids."""
 
 import json
 from collections.abc import Iterator
@@ -8,17 +8,23 @@ from typing import Any, NamedTuple
 from django.db import models
 
 from ..exceptions import InvalidDefinitions
-from ..models import Queue, Subscription, Topic
+from ..models import Queue, Schedule, Subscription, Topic
 
 VERSION = 1
 LARGEST = 2**63
 # In the order in which they need each other.
-KINDS: dict[str, type[Queue | Topic | Subscription]] = {
+KINDS: dict[str, type[Queue | Topic | Subscription | Schedule]] = {
     "queues": Queue,
     "topics": Topic,
     "subscriptions": Subscription,
+    "schedules": Schedule,
 }
-IDENTITIES = {"queues": ("name",), "topics": ("name",), "subscriptions": ("pattern", "queue")}
+IDENTITIES = {
+    "queues": ("name",),
+    "topics": ("name",),
+    "subscriptions": ("pattern", "queue"),
+    "schedules": ("name",),
+}
 
 # What a value has to be in JSON, by the kind of its column.
 VALUES: tuple[tuple[type[models.Field], tuple[type, ...], str], ...] = (
@@ -26,7 +32,7 @@ VALUES: tuple[tuple[type[models.Field], tuple[type, ...], str], ...] = (
     (models.IntegerField, (int,), "a whole number"),
     (models.FloatField, (int, float), "a number"),
     (models.CharField, (str,), "text"),
-    (models.ForeignKey, (str,), "the name of a queue"),
+    (models.ForeignKey, (str,), "the name of a queue or topic"),
 )
 
 
@@ -58,7 +64,7 @@ def fields_of(kind: str) -> dict[str, models.Field]:
 def value_of(row: models.Model, field: models.Field) -> Any:
     """Return what a definition says of a column: of another queue its name."""
     value = getattr(row, field.name)
-    return value.name if isinstance(value, Queue) else value
+    return value.name if isinstance(value, Queue | Topic) else value
 
 
 def parse(text: str | bytes) -> list[Definition]:

@@ -1,4 +1,4 @@
-"""Import what queues, topics and subscriptions are, all of it or nothing."""
+"""Import what queues, topics, subscriptions and schedules are, all of it or nothing."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ from django.db import models, transaction
 
 from .. import conf
 from ..exceptions import InvalidDefinitions
-from ..models import Queue
+from ..models import Queue, Topic
 from ..sync import dead_letter_queue
 from .definitions import IDENTITIES, KINDS, Definition, fields_of, parse, value_of
 from .history import Operator, enter, log
@@ -38,7 +38,7 @@ class Imported:
 def import_definitions(
     text: str | bytes, *, by: Operator = "", dry_run: bool = False, using: str | None = None
 ) -> Imported:
-    """Create and change queues, topics and subscriptions as an export says; delete none.
+    """Create and change queues, topics, subscriptions and schedules as an export says; delete none.
 
     Rows are found by their names, and policies that are not named stay as they are. A queue that is
     new and names no dead-letter queue gets its own. Doing it again changes nothing. Raises
@@ -85,6 +85,8 @@ def _write(
     }
     model = KINDS[definition.kind]
     rows = model._default_manager.using(alias).select_for_update(of=("self",))
+    if definition.kind == "schedules":
+        policies |= _targets(definition, alias)
     row = rows.filter(**identity).first()
     if row is None:
         _check(definition, model(**identity, **policies))
@@ -99,6 +101,21 @@ def _write(
         row.save(update_fields=changed)
         enter(by, row, f"Imported: {', '.join(changed)}.")
     return definition, row
+
+
+def _targets(definition: Definition, alias: str) -> dict[str, Any]:
+    """Return where the messages of a schedule go, as rows."""
+    found: dict[str, Any] = {}
+    if "queue" in definition.values:
+        found["queue"] = _queue(definition, "queue", alias)
+    if "topic" in definition.values:
+        name = definition.values["topic"]
+        found["topic"] = name and Topic.objects.using(alias).filter(name=name).first()
+        if name and found["topic"] is None:
+            raise InvalidDefinitions(
+                f"{definition.place}, topic", f"topic {name[:80]!r} is neither defined nor there"
+            )
+    return found
 
 
 def _hold_dead_letters(rows: list[tuple[Definition, Any]], alias: str, imported: Imported) -> None:

@@ -1,4 +1,4 @@
-"""Write what queues, topics and subscriptions are, as JSON."""
+"""Write what queues, topics, subscriptions and schedules are, as JSON."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from messaging.management.operators import EXIT_CODES, OperatorCommand
 
 class Command(OperatorCommand):
     help = (
-        "Write all queues, topics and subscriptions with their policies as JSON, for "
+        "Write all queues, topics, subscriptions and schedules with their policies as JSON, for "
         f"import_definitions. Messages, ids and pauses are not part of it. {EXIT_CODES}"
     )
 

@@ -1,4 +1,4 @@
-"""Create and change queues, topics and subscriptions as an export says."""
+"""Create and change queues, topics, subscriptions and schedules as an export says."""
 
 import sys
 from argparse import ArgumentParser
@@ -13,7 +13,8 @@ from messaging.signals import printable
 
 class Command(OperatorCommand):
     help = (
-        "Create and change queues, topics and subscriptions as export_definitions has written "
+        "Create and change queues, topics, subscriptions and schedules as export_definitions has "
+        "written "
         "them: all of it, or nothing when a line or a field is wrong. Rows are found by their "
         f"names; none is deleted. Doing it again changes nothing. {EXIT_CODES}"
     )

@@ -12,10 +12,11 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import transaction
+from django.utils import timezone
 
 from messaging import control, publish, send
 from messaging.exceptions import InvalidDefinitions
-from messaging.models import Delivery, Message, Queue, Subscription, Topic
+from messaging.models import Delivery, Message, Queue, Schedule, Subscription, Topic
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing")]
 
@@ -332,3 +333,41 @@ class TestTheCommands:
             self.run("import_definitions", str(file))
         assert refused.value.returncode == 2
         assert not Message.objects.exists()
+
+
+def test_schedules_come_along_and_are_planned_anew_when_their_time_changes(shop: str) -> None:
+    Schedule.objects.create(
+        name="nightly", queue=Queue.objects.get(name="orders"), cron="0 6 * * *", body={"n": None}
+    )
+    Schedule.objects.create(name="often", topic=Topic.objects.get(), every=1.5)
+    text = control.export_definitions()
+    Schedule.objects.all().delete()
+    assert control.import_definitions(text).created == ["schedule nightly", "schedule often"]
+    assert control.export_definitions() == text
+    assert not control.import_definitions(text)
+    Schedule.objects.update(next_at=timezone.now())
+    changed = text.replace("0 6 * * *", "0 7 * * *")
+    (change,) = control.import_definitions(changed).changed
+    assert (change.what, change.policy, change.after) == ("schedule nightly", "cron", "0 7 * * *")
+    assert Schedule.objects.get(name="nightly").next_at is None
+    assert Schedule.objects.get(name="often").next_at is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"cron": "99 * * * *", "queue": "orders"}, "cron"),
+        ({"every": 0.5, "queue": "orders"}, "every"),
+        ({"every": 5, "queue": "nobody"}, "queue"),
+        ({"every": 5, "topic": "nobody"}, "topic"),
+        ({"every": 5}, "queue"),
+        ({"every": 5, "queue": "orders", "headers": {"x-messaging-a": 1}}, "headers"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_by_its_field(
+    shop: str, values: dict[str, Any], place: str
+) -> None:
+    document = {"version": 1, "schedules": [{"name": "nightly", **values}]}
+    with pytest.raises(InvalidDefinitions, match=rf"schedules\[0\], {place}"):
+        control.import_definitions(json.dumps(document))
+    assert not Schedule.objects.exists()
