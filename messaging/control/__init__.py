@@ -6,16 +6,28 @@ entry in the admin's history. ``using`` is the database alias that holds the mes
 """
 
 from ..store.filters import Filter, State
+from . import kinds as _kinds  # noqa: F401 - registers them
+from .beginning import (
+    begin_cancel,
+    begin_discard,
+    begin_edit,
+    begin_move,
+    begin_purge,
+    begin_redrive,
+)
 from .burial import dead_letter
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
 from .editing import edit
 from .explaining import Cause, Receiver, Why, explain, receivers
 from .exporting import export_definitions
+from .grouping import Group, groups
 from .importing import Change, Imported, import_definitions
 from .keys import parked, release_key, release_keys
 from .leases import release_leases
 from .looking import Found, Seen, peek, search
+from .operating import cancel_operation, find_operation, operations, resume_operation
+from .operating import run as run_operation
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
 from .scheduled import cancel, cancel_message, retry_now
@@ -45,6 +57,7 @@ __all__ = [
     "Event",
     "Filter",
     "Found",
+    "Group",
     "Imported",
     "Preview",
     "Receiver",
@@ -52,9 +65,16 @@ __all__ = [
     "State",
     "Timeline",
     "Why",
+    "begin_cancel",
+    "begin_discard",
+    "begin_edit",
+    "begin_move",
+    "begin_purge",
+    "begin_redrive",
     "cancel",
     "cancel_matching",
     "cancel_message",
+    "cancel_operation",
     "ceiling",
     "dead_letter",
     "delete_queue",
@@ -66,12 +86,15 @@ __all__ = [
     "enable",
     "explain",
     "export_definitions",
+    "find_operation",
     "find_queue",
     "find_schedule",
+    "groups",
     "import_definitions",
     "move",
     "next_runs",
     "obstacle_to_deletion",
+    "operations",
     "parked",
     "pause",
     "pause_schedule",
@@ -88,8 +111,10 @@ __all__ = [
     "release_keys",
     "release_leases",
     "resume",
+    "resume_operation",
     "resume_schedule",
     "retry_now",
+    "run_operation",
     "run_schedule",
     "schedule_in_words",
     "search",

@@ -1,7 +1,7 @@
 """Rewrite the bodies of messages that wait, by a function."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -25,7 +25,14 @@ class Rewriting:
 
     def act(self, connection: BaseDatabaseWrapper, section: Section, rows: Sequence[Row]) -> int:
         """Rewrite some of the messages, in this transaction; return how many have changed."""
-        ids = sorted({row.message_id for row in rows} - self._edited)
+        changed, _ = self.rewrite(connection, [row.message_id for row in rows])
+        return changed
+
+    def rewrite(
+        self, connection: BaseDatabaseWrapper, message_ids: Iterable[int]
+    ) -> tuple[int, set[int]]:
+        """Rewrite messages; return how many have changed, and those that nobody else has."""
+        ids = sorted(set(message_ids) - self._edited)
         found = places.find_many(connection, ids)
         skipped: list[tuple[int, int | None, int, int]] = []
         locked = [each for each in ids if _hold(connection, found.get(each, ()), skipped)]
@@ -39,7 +46,7 @@ class Rewriting:
                 changed += 1
         # Workers may have skipped them meanwhile.
         announced(connection, skipped)
-        return changed
+        return changed, set(locked)
 
     def _rewritten(self, message_id: int, text: str | None) -> str | None:
         """Return the new body as JSON text; None: it stays."""

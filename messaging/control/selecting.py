@@ -220,14 +220,9 @@ def _apply(
     upto: Ceiling | None,
     using: str | None,
 ) -> int:
-    states = wanted.states or default
-    if refused := [state for state in states if state not in allowed]:
-        remedy = f"this is done to messages that are {' or '.join(allowed)}"
-        if State.IN_FLIGHT in refused:
-            remedy += "; release the leases of others first"
-        raise InvalidOption("state", str(refused[0]), remedy)
+    states = checked_states(wanted, default, allowed)
     if dry_run:
-        only = _of_states(wanted, states)
+        only = of_states(wanted, states)
         return preview(queue, only, upto=upto, using=using).count
     connection = connection_for(using)
     upto = upto or ceiling(using)
@@ -246,7 +241,33 @@ def _act(
         done.count += count
 
 
-def _of_states(wanted: Filter, states: Sequence[State]) -> Filter:
+def checked_states(
+    wanted: Filter, default: Sequence[State], allowed: Sequence[State]
+) -> Sequence[State]:
+    """Return the states of the messages meant; InvalidOption for one that a verb leaves alone."""
+    states = wanted.states or default
+    if refused := [state for state in states if state not in allowed]:
+        remedy = f"this is done to messages that are {' or '.join(allowed)}"
+        if State.IN_FLIGHT in refused:
+            remedy += "; release the leases of others first"
+        raise InvalidOption("state", str(refused[0]), remedy)
+    return states
+
+
+def newest_of(section: Section, upto: Ceiling) -> int:
+    """Return the id at which a verb stops in a section."""
+    newest = {
+        "ready": upto.ready,
+        "keyed": upto.entries,
+        "scheduled": upto.scheduled,
+        "held": upto.dead,
+        "buried": upto.dead,
+    }
+    return newest.get(section.name, searching.LAST_ID)
+
+
+def of_states(wanted: Filter, states: Sequence[State]) -> Filter:
+    """Return a filter for these states only."""
     given = {name: getattr(wanted, name) for name in wanted.__dataclass_fields__}
     return Filter(**given | {"state": tuple(states)})
 
@@ -264,13 +285,6 @@ def _pages(
     The first ``samples`` come with their payload.
     """
     join_lanes(connection)
-    newest = {
-        "ready": upto.ready,
-        "keyed": upto.entries,
-        "scheduled": upto.scheduled,
-        "held": upto.dead,
-        "buried": upto.dead,
-    }
     for section in searching.sections_of(states, of_one_queue=True):
         after = None
         while True:
@@ -281,7 +295,7 @@ def _pages(
                     wanted,
                     queue_id=queue.pk,
                     after=after,
-                    upto=newest.get(section.name, searching.LAST_ID),
+                    upto=newest_of(section, upto),
                     limit=samples or BATCH,
                     payload=samples > 0,
                 )

@@ -35,6 +35,7 @@ from .configuration import Configuration
 from .heart import Heart
 from .listener import Listener
 from .memory import resident_bytes
+from .operating import Operating
 from .orders import OBEYED
 from .pulses import Pulses
 from .runner import Runner
@@ -54,6 +55,7 @@ SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 5.0
 RETRY_DUE = 0.1
 PRUNE_EVERY = 3600.0
+OPERATE_EVERY = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +165,7 @@ class Process:
         self._due_at = dict.fromkeys(
             ("configure", "count", "beat", "sweep", "promote", "turns", "schedules", "expire"), 0.0
         )
+        self._operating = Operating(options.using, lambda: self._stop_at is not None)
         # Spread over the workers, and never at the start of all of them.
         self._due_at["prune"] = time.monotonic() + PRUNE_EVERY * random.uniform(0.1, 1)  # noqa: S311
 
@@ -317,6 +320,7 @@ class Process:
                 self._configuration.refresh()
                 if expired:
                     self._arrived([])
+                    self._due_at["operate"] = 0.0
             if self._is_due("sweep", SWEEP_EVERY) and leasing.sweep_expired(self._options.using):
                 self._due_at["promote"] = 0.0
             if self._is_due("turns", RENEW_EVERY):
@@ -333,6 +337,8 @@ class Process:
                 self._record()
             if self._is_due("beat", BEAT_EVERY):
                 self._beat()
+            if self._is_due("operate", OPERATE_EVERY) and not self._options.drain:
+                self._operating.look()
             if self._is_due("prune", PRUNE_EVERY):
                 # On its own: it may take a while, and what is due must not wait for it.
                 threading.Thread(target=self._prune, name="messaging-prune", daemon=True).start()
