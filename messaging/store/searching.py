@@ -4,6 +4,7 @@ Every section is read in the order of an index, from a position on, so that a pa
 wherever it begins and however much waits. The tokens of lanes are read over: they are no messages.
 """
 
+import datetime
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..exceptions import OperationRefused
+from ..exceptions import InvalidOption, OperationRefused
 from .connection import run
 from .filters import Filter, State
 from .operations import limit_time, was_cancelled
@@ -86,6 +87,32 @@ class Position(NamedTuple):
     queue_id: int
     place: Any
     id: int
+
+    def __str__(self) -> str:
+        return "/".join(map(str, self))
+
+    @classmethod
+    def parse(cls, text: str) -> "Position":
+        """Return the position that was written as text; raise InvalidOption for anything else."""
+        try:
+            name, queue_id, place, row_id = text.split("/")
+            _check_place(BY_NAME[name], place)
+            numbers = int(queue_id), int(row_id)
+            if not all(0 <= number <= LAST_ID for number in numbers):
+                raise ValueError
+        except (ValueError, KeyError) as error:
+            raise InvalidOption("after", text, "use what a page before said is next") from error
+        return cls(name, numbers[0], place, numbers[1])
+
+
+def _check_place(section: Section, place: str) -> None:
+    if section.kind == "timestamptz":
+        if place not in ("infinity", "-infinity"):
+            datetime.datetime.fromisoformat(place)
+    elif not -LAST_ID <= int(place) <= LAST_ID or (
+        section.kind == "smallint" and not -32_768 <= int(place) <= 32_767
+    ):
+        raise ValueError
 
 
 class Row(NamedTuple):

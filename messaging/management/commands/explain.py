@@ -5,7 +5,7 @@ from typing import Any
 
 from messaging import control
 from messaging.management.commands.publish_message import told
-from messaging.management.numbers import row_id
+from messaging.management.filters import message_id
 from messaging.management.operators import EXIT_CODES, OperatorCommand
 from messaging.management.sending import decoded, header
 from messaging.management.showing import facts
@@ -19,7 +19,7 @@ class Command(OperatorCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("id", nargs="?", type=row_id, help="The message's id.")
+        parser.add_argument("id", nargs="?", type=message_id, help="The message's id.")
         parser.add_argument("--receivers", metavar="TOPIC", help="Of a message to this topic.")
         parser.add_argument("--body", default="null", help="Its body as JSON (null).")
         parser.add_argument(
@@ -34,11 +34,11 @@ class Command(OperatorCommand):
         super().add_arguments(parser)
 
     def carry_out(self, options: dict[str, Any]) -> None:
-        message_id, topic = options["id"], options["receivers"]
-        if (message_id is None) == (topic is None):
+        number, topic = options["id"], options["receivers"]
+        if (number is None) == (topic is None):
             raise self.refusal("Give the id of a message, or --receivers TOPIC.")
         if topic is None:
-            reasons = control.explain(message_id, using=self.using)
+            reasons = control.explain(number, using=self.using)
             return self.answer("\n".join(map(str, reasons)), [facts(why) for why in reasons])
         body = decoded(options["body"], "The body")
         headers = dict(options["headers"]) or None

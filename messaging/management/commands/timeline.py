@@ -6,7 +6,7 @@ from typing import Any
 
 from messaging import control
 from messaging.control import Caused, Event, Timeline
-from messaging.management.numbers import row_id
+from messaging.management.filters import message_id
 from messaging.management.operators import EXIT_CODES, OperatorCommand
 from messaging.management.showing import facts
 
@@ -18,7 +18,7 @@ class Command(OperatorCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("id", type=row_id, help="The message's id.")
+        parser.add_argument("id", type=message_id, help="The message's id.")
         super().add_arguments(parser)
 
     def carry_out(self, options: dict[str, Any]) -> None:
