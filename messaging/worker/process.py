@@ -163,7 +163,18 @@ class Process:
         # When retries are due that the threads have scheduled.
         self._retries_at: deque[float] = deque()
         self._due_at = dict.fromkeys(
-            ("configure", "count", "beat", "sweep", "promote", "turns", "schedules", "expire"), 0.0
+            (
+                "configure",
+                "count",
+                "beat",
+                "sweep",
+                "promote",
+                "turns",
+                "schedules",
+                "expire",
+                "operate",
+            ),
+            0.0,
         )
         self._operating = Operating(options.using, lambda: self._stop_at is not None)
         # Spread over the workers, and never at the start of all of them.
