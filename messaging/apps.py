@@ -14,21 +14,12 @@ class MessagingConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from .checks import (
-            check_channel_layer,
-            check_database,
-            check_declarations,
-            check_rq_serializers,
-            check_settings,
-            check_worker_command,
-        )
+        from .checks import OF_DATABASE, OF_SETTINGS
         from .sync import sync_after_migrate
 
-        checks.register(check_settings)
-        checks.register(check_declarations)
-        checks.register(check_worker_command)
-        checks.register(check_channel_layer)
-        checks.register(check_rq_serializers)
-        checks.register(check_database, checks.Tags.database)
+        for check in OF_SETTINGS:
+            checks.register(check)
+        for check in OF_DATABASE:
+            checks.register(check, checks.Tags.database)
         post_migrate.connect(sync_after_migrate, sender=self)
         autodiscover_modules("consumers")

@@ -12,6 +12,7 @@ from django.db import connections
 
 from . import conf
 from .consuming import declarations
+from .store import doctoring
 from .store.pooling import is_pooled
 
 MINIMUM_POSTGRESQL = 15
@@ -226,3 +227,51 @@ def check_database(databases: Any = None, **kwargs: Any) -> list[checks.CheckMes
             )
         )
     return found
+
+
+def check_long_handlers(databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Report that the server would end handlers' transactions (``check --database``)."""
+    alias = conf.DATABASE
+    if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
+        return []
+    limit = doctoring.server(connections[alias]).idle_timeout
+    if limit <= 0:
+        return []
+    return [
+        checks.Warning(
+            f"PostgreSQL runs with idle_in_transaction_session_timeout = {limit:g} seconds, and "
+            f"the handler of queue {consumer.queue!r} may take "
+            f"{f'{consumer.hard_timeout:g} seconds' if consumer.hard_timeout else 'any time'}.",
+            hint="Set a longer idle_in_transaction_session_timeout for the workers' role, or a "
+            "shorter timeout of the consumer.",
+            id="messaging.W006",
+        )
+        for consumer in declarations.consumers.values()
+        if not consumer.is_leased
+        and (consumer.hard_timeout is None or consumer.hard_timeout > limit)
+    ]
+
+
+def check_unlogged_tables(databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Report tables that a crash of the server would empty (``check --database``)."""
+    alias = conf.DATABASE
+    if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
+        return []
+    return [
+        checks.Warning(
+            f"Table {table} is unlogged: a crash of the server empties it.",
+            hint=f"Run ALTER TABLE {table} SET LOGGED.",
+            id="messaging.W007",
+        )
+        for table in doctoring.unlogged_tables(connections[alias])
+    ]
+
+
+OF_SETTINGS = (
+    check_settings,
+    check_declarations,
+    check_worker_command,
+    check_channel_layer,
+    check_rq_serializers,
+)
+OF_DATABASE = (check_database, check_long_handlers, check_unlogged_tables)

@@ -85,6 +85,24 @@ def synchronise(using: str | None = None) -> Created:
     return created
 
 
+def missing(using: str) -> list[str]:
+    """Return what code declares and the database lacks, without creating it."""
+    from .models import Queue, Topic
+
+    lacking = []
+    for kind, model, names in (
+        ("queue", Queue, declarations.queues),
+        ("topic", Topic, declarations.topics),
+    ):
+        there = set(
+            model._default_manager.using(using)
+            .filter(name__in=names)
+            .values_list("name", flat=True)
+        )
+        lacking += [f"{kind} {name}" for name in sorted(names) if name not in there]
+    return lacking
+
+
 def dead_letter_queue(name: str, using: str | None = None) -> "tuple[Queue | None, bool]":
     """Return the queue that holds the dead letters of ``name``, and whether it is new.
 

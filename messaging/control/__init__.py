@@ -18,6 +18,7 @@ from .beginning import (
 from .burial import dead_letter
 from .deadletters import discard, purge_dead, redrive, redrive_all, redrive_queue
 from .deletion import delete_queue, obstacle_to_deletion
+from .diagnosing import Finding, Level, diagnose
 from .editing import edit
 from .explaining import Cause, Receiver, Why, explain, receivers
 from .exporting import export_definitions
@@ -56,9 +57,11 @@ __all__ = [
     "Change",
     "Event",
     "Filter",
+    "Finding",
     "Found",
     "Group",
     "Imported",
+    "Level",
     "Preview",
     "Receiver",
     "Seen",
@@ -79,6 +82,7 @@ __all__ = [
     "dead_letter",
     "delete_queue",
     "depth",
+    "diagnose",
     "disable",
     "discard",
     "edit",
