@@ -116,7 +116,10 @@ def begin(
         )
         enter(by, operation, f"Begun: {kind}, {described(operation)}.")
         tell_workers(using)
-    log("Operation begun", by, operation=operation.pk, kind=kind, filter=described(operation))
+        facts = {"operation": operation.pk, "kind": kind, "filter": described(operation)}
+        transaction.on_commit(
+            lambda: log("Operation begun", by, **facts), using=connection.alias, robust=True
+        )
     return operations_of(using).get(pk=operation.pk)
 
 

@@ -1,13 +1,16 @@
 """Delete the messages that wait on a queue."""
 
 from argparse import ArgumentParser
+from functools import partial
 from typing import Any
 
 from messaging import control
-from messaging.management.operators import EXIT_CODES, OperatorCommand, number, some
+from messaging.management.carrying import BeginningCommand
+from messaging.management.filters import add_filter_arguments, filter_of
+from messaging.management.operators import EXIT_CODES, number, some
 
 
-class Command(OperatorCommand):
+class Command(BeginningCommand):
     help = (
         "Delete what is ready and scheduled on a queue, or the dead letters that it holds. Asks "
         f"for the queue's name first, unless --yes. What a worker is handling stays. {EXIT_CODES}"
@@ -16,13 +19,18 @@ class Command(OperatorCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("queue", help="The queue's name.")
         parser.add_argument("--dead", action="store_true", help="Its dead letters instead.")
-        parser.add_argument("--yes", action="store_true", help="Do not ask.")
-        parser.add_argument("--dry-run", action="store_true", help="Only count.")
+        add_filter_arguments(parser)
         super().add_arguments(parser)
 
     def carry_out(self, options: dict[str, Any]) -> None:
         queue, dead = options["queue"], options["dead"]
         found = control.find_queue(queue, self.using)
+        wanted = filter_of(options)
+        if wanted or options["rate"] or options["background"]:
+            if dead:
+                raise self.refusal("--dead goes with no filter; use --state dead instead.")
+            begin = partial(control.begin_purge, found, wanted)
+            return self.begin_and_run(begin, options, expected=queue)
         upto = control.ceiling(self.using)
         depth = control.depth(found, using=self.using)
         count = depth.held if dead else depth.ready + depth.scheduled

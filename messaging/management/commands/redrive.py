@@ -1,24 +1,22 @@
 """Move dead letters back to the queues that they come from."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
+from functools import partial
 from typing import Any
 
 from messaging import control
-from messaging.management.operators import EXIT_CODES, OperatorCommand, number, some
+from messaging.management.carrying import BeginningCommand
+from messaging.management.commands.edit_messages import patch
+from messaging.management.filters import add_filter_arguments, filter_of
+from messaging.management.filters import message_id as row_id
+from messaging.management.operators import EXIT_CODES, number, some
 from messaging.models import DeadLetter
 from messaging.store.connection import connection_for
 from messaging.store.depths import COUNT_LIMIT
 from messaging.store.operations import dead_of_queue
 
 
-def row_id(text: str) -> int:
-    """Return an id that the database can hold."""
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and 0 < int(text) < 2**63):
-        raise ArgumentTypeError(f"{text[:40]!r} is no id; use 1 to {2**63 - 1}")
-    return int(text)
-
-
-class Command(OperatorCommand):
+class Command(BeginningCommand):
     help = (
         "Move dead letters back to the queues that they come from, where they are delivered anew. "
         f"Asks first when they are not given by id, unless --yes. {EXIT_CODES}"
@@ -30,15 +28,27 @@ class Command(OperatorCommand):
             "--id", type=row_id, action="append", dest="ids", help="A dead letter; may be repeated."
         )
         which.add_argument("--queue", help="Those that a queue holds, or that come from it.")
+        which.add_argument("--group", metavar="FINGERPRINT", help="Those of an error group.")
         which.add_argument("--all", action="store_true", help="Every dead letter.")
         parser.add_argument("--to", metavar="QUEUE", help="Another queue than each comes from.")
-        parser.add_argument("--yes", action="store_true", help="Do not ask.")
-        parser.add_argument("--dry-run", action="store_true", help="Only count.")
+        parser.add_argument("--patch", type=patch, metavar="JSON", help="A merge patch of bodies.")
+        parser.add_argument(
+            "--canary", action="store_true", help="One first: stop when it fails again."
+        )
+        add_filter_arguments(parser, states=False)
         super().add_arguments(parser)
 
     def carry_out(self, options: dict[str, Any]) -> None:
         ids, queue = options["ids"], options["queue"]
         to = None if options["to"] is None else control.find_queue(options["to"], self.using)
+        wanted = filter_of(options)
+        how = {name: options[name] for name in ("canary", "patch") if options[name]}
+        if how or wanted or options["group"] or options["rate"] or options["background"]:
+            begin = partial(
+                control.begin_redrive, queue, wanted,
+                ids=ids, fingerprint=options["group"], to=to, **how,
+            )  # fmt: skip
+            return self.begin_and_run(begin, options)
         count = self._count(ids, queue)
         if options["dry_run"]:
             return self.answer(
