@@ -61,6 +61,7 @@ FEATURES = {
         "Explain",
         "Timeline",
     ],
+    "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],
     "Bad input": [],
 }
 
