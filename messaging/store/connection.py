@@ -6,6 +6,7 @@ watch a connection see them.
 """
 
 import time
+from asyncio import _get_running_loop
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, LiteralString
@@ -70,8 +71,14 @@ def run_statement(
 
 
 def _make_ready(connection: BaseDatabaseWrapper) -> None:
-    connection.close_if_health_check_failed()
-    connection.ensure_connection()
+    # Django's checks cost as much as all the rest of a small message, and are for these cases only.
+    if (
+        connection.connection is None
+        or connection.health_check_enabled
+        or _get_running_loop() is not None
+    ):
+        connection.close_if_health_check_failed()
+        connection.ensure_connection()
     if connection.autocommit and connection.connection.closed:
         # Lost since the last statement, with no transaction: Django would wait for the request's
         # end, which never comes in a script.
