@@ -91,7 +91,12 @@ def test_sync_says_what_it_created_and_the_second_time_that_nothing_is_missing(
 def test_sync_answers_in_json(declared: Any) -> None:
     declared.topics["parcels.sent"] = {}
     answer = json.loads(run("sync_messaging", "--json"))
-    assert answer == {"queues": [], "topics": ["parcels.sent"], "subscriptions": []}
+    assert answer == {
+        "queues": [],
+        "topics": ["parcels.sent"],
+        "subscriptions": [],
+        "schedules": [],
+    }
 
 
 # queues
