@@ -330,3 +330,16 @@ def test_a_merge_patch_does_what_its_rfc_says(target: Any, patch: Any, expected:
     from messaging.control.patching import merge
 
     assert merge(target, patch) == expected
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_at_once_carry_one_operation_out_once(
+    queue: Queue, others: Queue, elsewhere: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("messaging.control.operating.BATCH", 7)
+    send_many("letters", range(200))
+    operation = control.begin_move(queue, others)
+    runs = [elsewhere(control.run_operation, operation.pk) for _ in range(3)]
+    assert [each.result(60).done for each in runs] == [200] * 3
+    assert waiting(queue) == 0
+    assert sorted(bodies(others)) == list(range(200))
