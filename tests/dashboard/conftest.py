@@ -1,6 +1,9 @@
 """What the tests of the operators' pages start from: queues, topics, and who looks at them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,9 +11,12 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 from browser_end import Browser, has_ended
 from channels.layers import get_channel_layer
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client
+from playwright.async_api import Page, async_playwright
+from serving import Site
 from socket_end import Subscriber
 from sse_end import Listener
 
@@ -19,6 +25,22 @@ from messaging.dashboard import sockets, streams
 from messaging.dashboard.hub import Hub, running_hub
 from messaging.dashboard.reader import reader_for
 from messaging.models import Queue, Topic
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+# Some violations the browser would keep to itself.
+REPORT_VIOLATIONS = """
+    addEventListener("securitypolicyviolation", (event) =>
+        console.error(`${event.violatedDirective} forbids ${event.blockedURI}`));
+"""
 
 
 @pytest.fixture
@@ -96,6 +118,56 @@ async def browse() -> AsyncIterator[Callable[..., Browser]]:
     # What still reads would be in the way of the tables being emptied.
     await has_ended(reader_for(get_channel_layer()))
     await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+def parcels(transactional_db: None, topic: Callable[..., Topic]) -> Topic:
+    """Return a topic whose events others can see."""
+    return topic("parcels.sent")
+
+
+@pytest.fixture
+def site(database_url: str, parcels: Topic, operator: Client, tmp_path: Path) -> Iterator[Site]:
+    """Return the site, for a test to start."""
+    site = Site(database_url, tmp_path / "site.log")
+    yield site
+    site.close()
+
+
+@pytest_asyncio.fixture
+async def visit(site: Site, operator: Client) -> AsyncIterator[Callable[..., Awaitable[Page]]]:
+    """Return a function that opens the overview; what the browser complains about is an error."""
+    complaints: list[str] = []
+    await site.start()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=ARGUMENTS
+        )
+
+        async def open_page(path: str = "/messaging/", **options: Any) -> Page:
+            context = await browser.new_context(**options)
+            cookie = operator.cookies[settings.SESSION_COOKIE_NAME]
+            await context.add_cookies(
+                [{"name": cookie.key, "value": cookie.value, "url": site.url}]
+            )
+            await context.add_init_script(REPORT_VIOLATIONS)
+            page = await context.new_page()
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("console", lambda said: complaints.append(said.text) if bad(said) else None)
+            await page.goto(site.url + path)
+            return page
+
+        def bad(said: Any) -> bool:
+            # That the site is away is what some tests are about; the browser says so as well.
+            away = ("ERR_CONNECTION", "WebSocket connection to")
+            return said.type == "error" and not any(text in said.text for text in away)
+
+        yield open_page
+        await browser.close()
+    # What the server still reads would be in the way of the tables being emptied.
+    await asyncio.to_thread(site.stop)
+    await sync_to_async(connections.close_all)()
+    assert complaints == []
 
 
 @pytest_asyncio.fixture

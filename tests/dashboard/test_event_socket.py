@@ -22,11 +22,6 @@ Subscribers = Callable[..., Subscriber]
 
 
 @pytest.fixture
-def parcels(transactional_db: None, topic: Callable[..., Topic]) -> Topic:
-    return topic("parcels.sent")
-
-
-@pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have sockets ask for a sign of life all the time."""
     monkeypatch.setattr(event_socket, "PING_EVERY", 0.05)

@@ -41,11 +41,6 @@ class OneByOne:
 
 
 @pytest.fixture
-def parcels(transactional_db: None, topic: Callable[..., Topic]) -> Topic:
-    return topic("parcels.sent")
-
-
-@pytest.fixture
 def one_by_one(settings: Settings) -> None:
     """Have a backend grant single topics, beside the one that grants all or none."""
     settings.AUTHENTICATION_BACKENDS = [

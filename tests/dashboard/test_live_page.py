@@ -1,147 +1,22 @@
 """In a real browser the page is live, comes back after a restart, and works without its parts."""
 
 import asyncio
-import http.client
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.db import connections
 from django.test import Client
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, expect
+from serving import PATIENCE, Site
 
 from messaging import apublish, asend
 from messaging.models import Queue, Stat, Topic
 
-PATIENCE = 20
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-# Some violations the browser would keep to itself.
-REPORT_VIOLATIONS = """
-    addEventListener("securitypolicyviolation", (event) =>
-        console.error(`${event.violatedDirective} forbids ${event.blockedURI}`));
-"""
-
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 expect.set_options(timeout=PATIENCE * 1_000)
-
-
-class Site:
-    """The site as it is served, on one port for all of its lives."""
-
-    def __init__(self, database_url: str, log: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._environment = os.environ | {
-            "DATABASE_URL": database_url,
-            "DJANGO_SETTINGS_MODULE": "config.settings",
-        }
-        self._log = log.open("w")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    async def start(self) -> None:
-        command = [sys.executable, "-m", "daphne", "--bind", "127.0.0.1", "--port", str(self.port)]
-        self._process = subprocess.Popen(
-            [*command, "config.asgi:application"],
-            cwd=settings.BASE_DIR,
-            env=self._environment,
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-        )
-        deadline = asyncio.get_running_loop().time() + PATIENCE
-        while not await asyncio.to_thread(self._answers):
-            assert asyncio.get_running_loop().time() < deadline, "the site does not start"
-            await asyncio.sleep(0.05)
-
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", "/messaging/")
-            return connection.getresponse().status == 302
-        except OSError:
-            return False
-        finally:
-            connection.close()
-
-    def stop(self) -> None:
-        """Kill it, as a crash would: nobody says goodbye to the browser."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        self.stop()
-        self._log.close()
-
-
-@pytest.fixture
-def parcels(transactional_db: None, topic: Callable[..., Topic]) -> Topic:
-    return topic("parcels.sent")
-
-
-@pytest.fixture
-def site(database_url: str, parcels: Topic, operator: Client, tmp_path: Path) -> Iterator[Site]:
-    site = Site(database_url, tmp_path / "site.log")
-    yield site
-    site.close()
-
-
-@pytest_asyncio.fixture
-async def visit(site: Site, operator: Client) -> AsyncIterator[Callable[..., Awaitable[Page]]]:
-    """Return a function that opens the overview; what the browser complains about is an error."""
-    complaints: list[str] = []
-    await site.start()
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=ARGUMENTS
-        )
-
-        async def open_page(path: str = "/messaging/", **options: Any) -> Page:
-            context = await browser.new_context(**options)
-            cookie = operator.cookies[settings.SESSION_COOKIE_NAME]
-            await context.add_cookies(
-                [{"name": cookie.key, "value": cookie.value, "url": site.url}]
-            )
-            await context.add_init_script(REPORT_VIOLATIONS)
-            page = await context.new_page()
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("console", lambda said: complaints.append(said.text) if bad(said) else None)
-            await page.goto(site.url + path)
-            return page
-
-        def bad(said: Any) -> bool:
-            # That the site is away is what some tests are about; the browser says so as well.
-            away = ("ERR_CONNECTION", "WebSocket connection to")
-            return said.type == "error" and not any(text in said.text for text in away)
-
-        yield open_page
-        await browser.close()
-    # What the server still reads would be in the way of the tables being emptied.
-    await asyncio.to_thread(site.stop)
-    await sync_to_async(connections.close_all)()
-    assert complaints == []
 
 
 def bodies(page: Page) -> Any:

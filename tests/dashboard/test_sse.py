@@ -20,11 +20,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 Listen = Callable[..., Awaitable[Listener]]
 
 
-@pytest.fixture
-def parcels(transactional_db: None, topic: Callable[..., Topic]) -> Topic:
-    return topic("parcels.sent")
-
-
 async def test_an_event_that_is_committed_comes_once_with_its_topic_and_time(
     operator: Client, parcels: Topic, listen: Listen
 ) -> None:
