@@ -1,5 +1,6 @@
 """Admin: edit queues, topics and subscriptions; see messages, and carry out operators' verbs."""
 
+from .carrying import OperationAdmin
 from .deadletters import DeadLetterAdmin
 from .idempotency import IdempotencyAdmin
 from .lanes import LaneAdmin
@@ -19,6 +20,7 @@ __all__ = [
     "LaneAdmin",
     "LeaseAdmin",
     "MessageAdmin",
+    "OperationAdmin",
     "QueueAdmin",
     "ScheduleAdmin",
     "ScheduledAdmin",

@@ -3,20 +3,34 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core import signing
 from django.db.models import OuterRef, Q, QuerySet, Subquery
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import truncatechars
 from django.template.loader import render_to_string
+from django.urls import URLPattern, path
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import control
+from ..exceptions import MessagingError
 from ..models import Attempt, DeadLetter, Message, Queue, Topic
-from .lists import NewestChoicesFilter, RecordAdmin, RelatedFilter, search_by_number
-from .operations import Confirmation, Operation, OperationsAdmin
+from ..models import Operation as Begun
+from ..store.depths import counted
+from ..store.purging import Ceiling
+from .lists import (
+    NEWEST,
+    NewestChoicesFilter,
+    RecordAdmin,
+    RelatedFilter,
+    bounded_count,
+    search_by_number,
+)
+from .operations import MAX_AGE, SALT, SAMPLES, Confirmation, Operation, OperationsAdmin, Selection
 from .payloads import PayloadAdmin, on_one_line, shown
 
 # So many failed attempts are shown, the newest.
@@ -32,6 +46,40 @@ class RedriveForm(Confirmation):
         required=False,
         help_text=gettext_lazy("A queue's name. Empty: to where each comes from."),
     )
+
+
+class GroupRedriveForm(RedriveForm):
+    """Ask where to, how fast, and whether one goes first."""
+
+    rate = forms.FloatField(
+        label=gettext_lazy("Messages a second"),
+        min_value=0.01,
+        required=False,
+        help_text=gettext_lazy("Empty: as fast as it goes."),
+    )
+    canary = forms.BooleanField(
+        label=gettext_lazy("One first"),
+        required=False,
+        help_text=gettext_lazy("The others follow when it was handled; if it fails, they stay."),
+    )
+
+
+def begin_redrive(selection: Selection, conditions: dict[str, Any]) -> Begun:
+    """Begin to redrive all that the conditions describe, as it was answered."""
+    answers = selection.answers
+    return control.begin_redrive(
+        conditions=conditions,
+        to=answers["to"] or None,
+        rate=answers.get("rate"),
+        canary=answers.get("canary", False),
+        by=selection.by,
+        upto=selection.upto,
+    )
+
+
+def begin_discard(selection: Selection, conditions: dict[str, Any]) -> Begun:
+    """Begin to delete all that the conditions describe."""
+    return control.begin_discard(conditions=conditions, by=selection.by, upto=selection.upto)
 
 
 REDRIVE = Operation(
@@ -54,6 +102,7 @@ REDRIVE = Operation(
         % count
     ),
     form=RedriveForm,
+    begin=begin_redrive,
 )
 DISCARD = Operation(
     name="discard",
@@ -64,6 +113,7 @@ DISCARD = Operation(
     done=lambda count: (
         ngettext("%d dead letter was deleted.", "%d dead letters were deleted.", count) % count
     ),
+    begin=begin_discard,
 )
 
 
@@ -90,6 +140,95 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
     )
     operations = (REDRIVE, DISCARD)
     actions = ("redrive", "discard")
+
+    def get_urls(self) -> list[URLPattern]:
+        guard = self.admin_site.admin_view
+        name = f"{self.opts.app_label}_{self.opts.model_name}"
+        return [
+            path("groups/", guard(self.groups_view), name=f"{name}_groups"),
+            path("groups/<slug:verb>/", guard(self.group_view), name=f"{name}_group"),
+            *super().get_urls(),
+        ]
+
+    def conditions(self, request: HttpRequest, newest: int) -> dict[str, Any]:
+        asked = {
+            "dead_reason": request.GET.get("reason__exact"),
+            "origin": search_by_number(request.GET.get("origin__id__exact", "")),
+            "held": search_by_number(request.GET.get("queue__id__exact", "")),
+            "fingerprint": request.GET.get("q", "").strip() or None,
+        }
+        if asked["dead_reason"]:  # among the newest only, as the list says
+            last = DeadLetter.objects.order_by("-pk").values_list("pk", flat=True).first()
+            asked["above"] = max(0, (last or 0) - NEWEST)
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def groups_view(self, request: HttpRequest) -> HttpResponse:
+        """Show the dead letters by what failed."""
+        if not self.has_view_permission(request):
+            self.refuse(request, "groups")
+        found = [
+            group._asdict()
+            | {"counted": counted(group.count), "links": self._verbs(request, group)}
+            for group in control.groups()
+        ]
+        title = _("Dead letters by error")
+        return self.page(request, "groups", title, groups=found, list=self.address("changelist"))
+
+    def _verbs(self, request: HttpRequest, group: control.Group) -> list[tuple[str, Any]]:
+        if not self.has_redrive_permission(request):
+            return []
+        query = urlencode({"fingerprint": group.fingerprint})
+        verbs = (REDRIVE, DISCARD)
+        return [(f"{self.address('group', each.name)}?{query}", each.label) for each in verbs]
+
+    def group_view(self, request: HttpRequest, verb: str) -> HttpResponse:
+        """Ask about a group (GET), or begin what was confirmed (POST)."""
+        operation = next((each for each in (REDRIVE, DISCARD) if each.name == verb), None)
+        if operation is None or operation.begin is None:
+            raise Http404
+        if not self.has_view_permission(request) or not self.has_redrive_permission(request):
+            self.refuse(request, verb)
+        fingerprint = request.GET.get("fingerprint", "")[:32]
+        rows = self.get_queryset(request).filter(fingerprint=fingerprint)
+        count = bounded_count(rows)
+        form_class = GroupRedriveForm if operation is REDRIVE else Confirmation
+        form = form_class(request.POST if request.method == "POST" else None, names=[])
+        if form.is_valid():
+            upto = self._confirmed(request, operation, fingerprint)
+            selection = Selection(ids=(), upto=upto, by=request.user, answers=form.cleaned_data)
+            try:
+                begun = operation.begin(selection, {"fingerprint": fingerprint})
+            except MessagingError as error:
+                messages.error(request, str(error))
+                return HttpResponseRedirect(self.address("groups"))
+            return self.begun(request, begun)
+        samples = [self.describe(row) for row in rows[:SAMPLES]]
+        return self.page(
+            request,
+            "confirm",
+            operation.label,
+            operation=operation,
+            url=f"{self.address('group', verb)}?{urlencode({'fingerprint': fingerprint})}",
+            back=self.address("groups"),
+            count=counted(count),
+            samples=[_("Fingerprint: %(text)s") % {"text": fingerprint}, *samples],
+            others=counted(count - len(samples)) if count > len(samples) else "",
+            token=self._token(request, operation, {"fingerprint": fingerprint}),
+            form=form,
+        )
+
+    def _confirmed(self, request: HttpRequest, operation: Operation, fingerprint: str) -> Ceiling:
+        """Return what was there when the page that was confirmed was made."""
+        try:
+            found = signing.loads(request.POST.get("token", ""), salt=SALT, max_age=MAX_AGE)
+        except signing.BadSignature:
+            self.refuse(request, operation.name)
+        if (found["for"], found["chosen"]) != (
+            self._purpose(request, operation),
+            {"fingerprint": fingerprint},
+        ):
+            self.refuse(request, operation.name)
+        return Ceiling(*found["upto"])
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         return with_names(super().get_queryset(request), "queue", "origin", "topic")

@@ -22,7 +22,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import control
+from .. import control, models
 from ..exceptions import MessagingError
 from ..store.depths import counted
 from ..store.purging import Ceiling
@@ -36,6 +36,8 @@ MAX_IDS = 1_000
 # One request does this much; the page then offers to go on.
 AT_ONCE = 100_000
 SAMPLES = 5
+# More than this is begun as an operation, where there is one, which the workers carry out.
+BEGIN_ABOVE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +71,18 @@ class Operation:
     form: type[Confirmation] = Confirmation
     # Each row counts as one, so what was skipped can be told.
     counts_rows: bool = True
+    # Begins the same for all that the list's filter describes, given as conditions.
+    begin: Callable[[Selection, dict[str, Any]], models.Operation] | None = None
 
 
 class OperationsAdmin(GuardedAdmin):
     """Offer operations on chosen rows, each behind its permission and a confirmation page."""
 
     operations: tuple[Operation, ...] = ()
+
+    def conditions(self, request: HttpRequest, newest: int) -> dict[str, Any]:
+        """Return what the list's filter means, for an operation on all that it describes."""
+        raise NotImplementedError
 
     def describe(self, row: Any) -> str:
         """Say in a line which row this is, for the confirmation page."""
@@ -173,6 +181,10 @@ class OperationsAdmin(GuardedAdmin):
             answers=form.cleaned_data,
         )
         try:
+            if operation.begin and ids is None and bounded_count(rows) > BEGIN_ABOVE:
+                newest = confirmed["chosen"]["newest"]
+                begun = operation.begin(selection, self.conditions(request, newest))
+                return self.begun(request, begun)
             count = operation.run(selection)
         except MessagingError as error:
             messages.error(request, str(error))
@@ -181,6 +193,15 @@ class OperationsAdmin(GuardedAdmin):
         if count >= AT_ONCE and bounded_count(rows):
             messages.warning(request, _("There may be more. Confirm again to go on."))
             return self._confirm(request, operation, token, rows)
+        return HttpResponseRedirect(self.address("changelist"))
+
+    def begun(self, request: HttpRequest, operation: models.Operation) -> HttpResponse:
+        """Say that an operation was begun, and show it to who may see it, or else the list."""
+        text = _("Operation %(number)d was begun: the workers carry it out.")
+        messages.success(request, text % {"number": operation.pk})
+        if self.may(request, "view_operation"):
+            url = self.address("change", operation.pk, model="operation")
+            return HttpResponseRedirect(url)
         return HttpResponseRedirect(self.address("changelist"))
 
     def _report(

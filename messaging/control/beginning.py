@@ -171,8 +171,9 @@ def _dead(
         **(conditions or {}),
     }
     meant = {name: value for name, value in meant.items() if value is not None}
+    above = meant.pop("above", 0)
     upto = upto or ceiling(using)
-    chosen = _count(wanted, meant, upto, using)
+    chosen = _count(wanted, meant, above, upto, using)
     samples = [{"dead_letter": each} for each in chosen[:SAMPLES]]
     return begin(
         kind,
@@ -180,6 +181,7 @@ def _dead(
         to=to,
         filter=frozen(wanted) | meant,
         options=options | {"ceiling": list(upto), "samples": samples},
+        position={"after": above},
         rate=rate,
         total=min(len(chosen), COUNT_LIMIT),
         is_exact=len(chosen) <= COUNT_LIMIT,
@@ -189,11 +191,11 @@ def _dead(
 
 
 def _count(
-    wanted: Filter, conditions: dict[str, Any], upto: Ceiling, using: str | None
+    wanted: Filter, conditions: dict[str, Any], above: int, upto: Ceiling, using: str | None
 ) -> list[int]:
     """Return the ids of those that are meant, and one more than is counted at most."""
     found: list[int] = []
-    after: int | None = 0
+    after: int | None = above
     while after is not None and len(found) <= COUNT_LIMIT:
         page = groups.choose(
             connection_for(using), wanted, conditions,
