@@ -123,9 +123,10 @@ def consumer(
     That is how a coroutine ends, too, that goes on when it is cancelled or holds up its event loop;
     whatever else was in flight there is given back, uncounted.
 
-    ``lease=seconds`` holds each message for that time, and for as long as its handler is at work:
-    for handlers that take long. Their transaction begins with their first SQL and ends with the
-    acknowledgement, and is rolled back when the lease was lost meanwhile (:class:`LeaseLost`).
+    ``lease=seconds``, up to 43,200 (12 hours), holds each message for that time, a second at least,
+    and for as long as its handler is at work: for handlers that take long. Their transaction begins
+    with their first SQL and ends with the acknowledgement, and is rolled back when the lease was
+    lost meanwhile (:class:`LeaseLost`).
     An ``async def`` function is always leased, by default for the queue's visibility timeout, and
     up to ``concurrency`` messages are in flight in one event loop of each process. It is
     acknowledged when it returns: its effects are at-least-once, unless it acknowledges in the
@@ -242,10 +243,10 @@ def _check_leased(
     queue: str, lease: float | None, transaction_size: int | None, durable: bool
 ) -> None:
     if lease is not None and (
-        isinstance(lease, bool) or not isinstance(lease, int | float) or not 1 <= lease <= MAX_LEASE
+        isinstance(lease, bool) or not isinstance(lease, int | float) or not 0 <= lease <= MAX_LEASE
     ):
         raise ValueError(
-            f"Queue {queue!r}: lease={lease!r}, use 1 to {MAX_LEASE:,} seconds (12 hours)."
+            f"Queue {queue!r}: lease={lease!r}, use 0 to {MAX_LEASE:,} seconds (12 hours)."
         )
     if not durable:
         raise NotSupported(

@@ -66,9 +66,9 @@ class Failed(Exception):
 
 
 def seconds_of(work: Work) -> float:
-    """Return how long a consumer's leases last between two heartbeats."""
+    """Return how long a consumer's leases last between two heartbeats, a second at least."""
     lease = work.consumer.lease
-    return max(SHORTEST, work.source.policy.visibility_timeout) if lease is None else lease
+    return max(SHORTEST, work.source.policy.visibility_timeout if lease is None else lease)
 
 
 def claim(

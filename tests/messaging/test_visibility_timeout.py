@@ -21,6 +21,20 @@ def held_for():
     return seconds
 
 
+@pytest.mark.parametrize("lease", [0, 0.5])
+def test_a_consumer_holds_messages_for_a_second_at_least(declare, lease):
+    seconds = []
+
+    async def handle(message):
+        seconds.append(await sync_to_async(held_for)())
+
+    declare(handle, lease=lease)
+    send("invoices", 1)
+    drain("invoices")
+    assert seconds == pytest.approx([1], abs=1)
+    assert execute(HELD) == []
+
+
 @pytest.mark.parametrize(("options", "expected"), [({}, 300), ({"lease": 500}, 500)])
 def test_async_consumers_and_receivers_hold_messages_as_the_queue_or_they_say(
     declare, options, expected
