@@ -181,7 +181,8 @@ class QueueChangeList(GuardedChangeList):
 class SubscriptionInline(admin.TabularInline):
     model = Subscription
     form = VersionedForm
-    fields = ("pattern", "is_active", "description", "version")
+    formfield_overrides = ConfigurationAdmin.formfield_overrides
+    fields = ("pattern", "is_active", "filter", "filter_scope", "description", "version")
     extra = 0
 
 

@@ -9,7 +9,8 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from ..exceptions import InvalidName
+from ..exceptions import InvalidFilter, InvalidName
+from ..matching import check_filter
 from ..names import check_pattern, check_queue_name, check_topic_name
 
 DAY = 86_400
@@ -418,6 +419,13 @@ class Subscription(models.Model):
 
     def __str__(self) -> str:
         return f"{self.pattern} → {self.queue}"
+
+    def clean(self) -> None:
+        super().clean()
+        try:
+            check_filter(self.filter, self.filter_scope)
+        except InvalidFilter as error:
+            raise ValidationError({"filter": str(error)}) from error
 
 
 class Binding(models.Model):

@@ -6,6 +6,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import QueueDisabled
 from . import copying, identities, room, validating
+from .conditions import condition
 from .connection import Statement, run, run_statement
 from .outgoing import COPY_FROM, NEEDS_BLOCK, Outgoing, Published, Stored, Told
 from .statements import PUBLISH, Obstacle, values_of
@@ -40,8 +41,7 @@ SEND_ONE = Statement(
     """,
     parameters=7,
 )
-PUBLISH_ONE = Statement(
-    """
+_PUBLISH_ONE: Any = """
     WITH stored AS (
         INSERT INTO messaging_message (topic_id, headers, body, correlation_id, causation_id,
             source)
@@ -61,13 +61,14 @@ PUBLISH_ONE = Statement(
             statement_timestamp() + queue.message_ttl * interval '1 second'
         FROM stored JOIN messaging_binding AS binding ON binding.topic_id = stored.topic_id
         JOIN messaging_queue AS queue ON queue.id = binding.queue_id
-        WHERE queue.disabled_at IS NULL
+        WHERE queue.disabled_at IS NULL AND {taken}
         ORDER BY binding.subscription_id
         RETURNING queue_id, id
     )
     SELECT stored.id, placed.queue_id, placed.id FROM stored LEFT JOIN placed ON true
-    """,
-    parameters=7,
+"""
+PUBLISH_ONE = Statement(
+    _PUBLISH_ONE.format(taken=condition("$2::jsonb", "$3::jsonb")), parameters=7
 )
 
 

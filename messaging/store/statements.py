@@ -3,6 +3,7 @@
 from enum import StrEnum
 from typing import Any
 
+from .conditions import condition
 from .outgoing import NOT_YET_KNOWN, Outgoing
 
 
@@ -37,17 +38,21 @@ _QUEUE = """
     FROM messaging_queue WHERE name = %(name)s
 """
 _TOPIC = """
-    SELECT found.id, found.deduplication_window, found.is_limited,
+    SELECT found.id, found.deduplication_window, found.is_limited, found.reads_bodies,
         CASE WHEN found.schema_id <> coalesce(%(schema_id)s::bigint, 0) THEN 'unvalidated'
              WHEN found.content_based_deduplication AND NOT %(is_identified)s THEN 'unidentified'
              WHEN found.is_limited AND NOT %(in_block)s THEN 'limited' END AS obstacle
     FROM (
-        SELECT topic.*, EXISTS (
-            SELECT FROM messaging_binding AS binding
+        SELECT topic.*, coalesce(bound.is_limited, false) AS is_limited,
+            coalesce(bound.reads_bodies, false) AS reads_bodies
+        FROM messaging_topic AS topic CROSS JOIN LATERAL (
+            SELECT bool_or(queue.max_length IS NOT NULL) AS is_limited,
+                bool_or(binding.on_body) AS reads_bodies
+            FROM messaging_binding AS binding
             JOIN messaging_queue AS queue ON queue.id = binding.queue_id
-            WHERE binding.topic_id = topic.id
-            AND queue.max_length IS NOT NULL AND queue.disabled_at IS NULL) AS is_limited
-        FROM messaging_topic AS topic WHERE topic.name = %(name)s
+            WHERE binding.topic_id = topic.id AND queue.disabled_at IS NULL
+        ) AS bound
+        WHERE topic.name = %(name)s
     ) AS found
 """
 _OPEN = "SELECT * FROM target WHERE obstacle IS NULL"
@@ -64,8 +69,13 @@ _STORED = """
     SELECT open.id, {values}, item.body::jsonb
     FROM open, unnest(%(bodies)s::text[]) WITH ORDINALITY AS item (body, position)
     ORDER BY item.position
-    RETURNING id
+    RETURNING {returned}
 """
+# Bodies come along only where a filter reads them.
+_RETURNED = {
+    False: "id",
+    True: "id, CASE WHEN (SELECT reads_bodies FROM target) THEN body END AS body",
+}
 # The first sender of an identity inserts the row; a second one waits here for the first to commit,
 # and takes the row over only when it has expired. When the first rolls back, the second is the
 # first. In the order of keys, so that two batches cannot wait for each other.
@@ -111,7 +121,7 @@ _STORED_FRESH = """
     SELECT fresh.id, open.id, {values}, fresh.body::jsonb
     FROM fresh, open
     ORDER BY fresh.position
-    RETURNING id
+    RETURNING {returned}
 """
 _TO_QUEUE = """
     SELECT open.id AS queue_id, stored.id AS message_id, NULL::bigint AS subscription_id,
@@ -121,8 +131,9 @@ _TO_QUEUE = """
 _TO_SUBSCRIBERS = """
     SELECT binding.queue_id, stored.id AS message_id, binding.subscription_id, queue.message_ttl
     FROM open JOIN messaging_binding AS binding ON binding.topic_id = open.id
-    JOIN messaging_queue AS queue ON queue.id = binding.queue_id AND queue.disabled_at IS NULL,
-        stored
+    JOIN messaging_queue AS queue ON queue.id = binding.queue_id AND queue.disabled_at IS NULL
+    CROSS JOIN stored
+    WHERE {taken}
 """
 # The smaller of the two wins; NULL for neither.
 _EXPIRY = "statement_timestamp() + least(%(expires_in)s::float8, message_ttl) * interval '1 second'"
@@ -186,7 +197,9 @@ def _publish(is_topic: bool, later: bool, by_key: bool, identity: Identity | Non
         "owner": "topic_id" if is_topic else "queue_id",
         "columns": _COLUMNS,
         "values": _VALUES,
+        "returned": _RETURNED[is_topic],
     }
+    receiver = _to_subscribers("stored.body") if is_topic else _TO_QUEUE
     identified = ""
     if identity:
         scope, window = _SCOPES[is_topic, identity], _WINDOWS[identity]
@@ -195,9 +208,13 @@ def _publish(is_topic: bool, later: bool, by_key: bool, identity: Identity | Non
         f"WITH target AS MATERIALIZED ({_TOPIC if is_topic else _QUEUE}), "
         f"open AS MATERIALIZED ({_OPEN}), {identified} "
         f"stored AS ({(_STORED_FRESH if identity else _STORED).format(**names)}), "
-        f"receiver AS ({_TO_SUBSCRIBERS if is_topic else _TO_QUEUE}), "
+        f"receiver AS ({receiver}), "
         f"{_placed(later, by_key)} {_RESULT.format(ids=_FRESH_IDS if identity else _IDS)}"
     )
+
+
+def _to_subscribers(body: str) -> str:
+    return _TO_SUBSCRIBERS.format(taken=condition("%(headers)s::jsonb", body))
 
 
 def _placed(later: bool, by_key: bool) -> str:
@@ -246,9 +263,12 @@ _PLACE_COPIED = """
     {placed}
     SELECT queue_id, min(id), count(*) FROM placed GROUP BY queue_id
 """
+# Looked up where a filter reads it, which may have come since the ids were drawn.
+_COPIED_BODY = "(SELECT body FROM messaging_message WHERE messaging_message.id = stored.id)"
 PLACE_COPIED: dict[tuple[bool, bool, bool], Any] = {
     (is_topic, later, by_key): _PLACE_COPIED.format(
-        receiver=_TO_SUBSCRIBERS if is_topic else _TO_QUEUE, placed=_placed(later, by_key)
+        receiver=_to_subscribers(_COPIED_BODY) if is_topic else _TO_QUEUE,
+        placed=_placed(later, by_key),
     )
     for is_topic in (False, True)
     for later in (False, True)

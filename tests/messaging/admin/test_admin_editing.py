@@ -235,10 +235,15 @@ def test_subscriptions_are_edited_on_the_page_of_their_queue(letters: Queue, roo
         "subscriptions-TOTAL_FORMS": "1",
         "subscriptions-0-pattern": "letters.*",
         "subscriptions-0-is_active": "on",
+        "subscriptions-0-filter": '{"country": ["GB"]}',
+        "subscriptions-0-filter_scope": "body",
         "subscriptions-0-queue": letters.pk,
     }
     edit(root, letters, page, **row)
-    assert Subscription.objects.get(queue=letters).pattern == "letters.*"
+    found = Subscription.objects.get(queue=letters)
+    assert (found.pattern, found.filter) == ("letters.*", {"country": ["GB"]})
+    page = edit(root, letters, page, **row | {"subscriptions-0-filter": '{"country": "GB"}'})
+    assert "Invalid filter at $.country:" in visible(page)
     page = root.get(address("queue", "change", letters.pk))
     page = edit(root, letters, page, **row | {"subscriptions-0-pattern": "a..b"})
     assert "words of ASCII letters" in visible(page)
