@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import transaction
 
 from .consuming import declarations
 from .encoding import check_priority, encode_body, encode_headers
@@ -97,7 +97,8 @@ def _fire(due: Scheduled, using: str | None) -> None:
             return
         missed, more = ticks.missed(due.next_at, due.now, MOST)
         upcoming = next(each for each in ticks.after(missed[-1]) if each > due.now)
-    except (MessagingError, StopIteration) as error:  # a row that somebody wrote by hand
+    except (MessagingError, StopIteration, OverflowError, AssertionError) as error:
+        # A row that somebody wrote by hand.
         _warn(due, None, error)
         later = due.now + datetime.timedelta(seconds=RETRY)
         schedules.plan(connection, due.id, later, failed=1, error=_text(error))
@@ -113,7 +114,7 @@ def _fire(due: Scheduled, using: str | None) -> None:
         try:
             with transaction.atomic(using=connection.alias):
                 last = send_tick(due, tick, using)
-        except (MessagingError, DatabaseError) as error:
+        except Exception as error:  # whatever the row holds, the worker lives
             if is_lost(connection, error):
                 raise
             failed, wrong = failed + 1, error

@@ -54,7 +54,8 @@ def report(outcome: Outcome, queue: str, worker: str) -> None:
         return
     if outcome.settlement is Settlement.EXPIRED:
         logger.info("Message expired id=%s queue=%s attempt=%s", *facts)
-        message_expired.send_robust(worker, message=outcome.message)
+        if outcome.message is not None:  # nobody had decoded it
+            message_expired.send_robust(worker, message=outcome.message)
         return
     failure = outcome.failure
     error = printable(f"{failure.error}: {failure.description}", 300) if failure else ""

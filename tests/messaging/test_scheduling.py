@@ -197,6 +197,7 @@ class TestFailing:
             ({"time_zone": "Mars/Olympus"}, "time_zone"),
             ({"every": 0.0}, "every"),
             ({"queue": None}, "Unknown queue"),
+            ({"headers": [1]}, "TypeError"),
         ],
     )
     def test_a_row_that_means_nothing_is_told_and_tried_again_later(self, schedule, fields, match):
