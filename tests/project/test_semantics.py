@@ -61,7 +61,11 @@ FEATURES = {
         "Explain",
         "Timeline",
     ],
+    "Publish and subscribe": [
+        "Live feed",
+    ],
     "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],
+    "Commands": [],
     "Bad input": [],
 }
 

@@ -330,6 +330,30 @@ def test_a_search_never_reads_the_whole_of_a_table(queue: Queue) -> None:
             assert f"Seq Scan on messaging_{table} " not in plan, plan
 
 
+def test_a_timeline_never_reads_the_whole_of_the_log(queue: Queue) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO messaging_message (queue_id, headers, body, published_at, causation_id)
+            SELECT %s, '{}', to_jsonb(n), now(), CASE WHEN n %% 3 = 0 THEN n - 1 END
+            FROM generate_series(1, 30000) AS n;
+            ANALYZE messaging_message""",
+            [queue.pk],
+        )
+    statements: list[tuple[str, Any]] = []
+
+    def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        statements.append((sql, params))
+        return execute(sql, params, many, context)
+
+    newest = Message.objects.order_by("-id").values_list("pk", flat=True)[0]
+    with connection.execute_wrapper(note):
+        control.timeline(newest)
+    plans = [plan_of(sql, params) for sql, params in statements if "messaging_message" in sql]
+    assert len(plans) >= 3
+    for plan in plans:
+        assert "Seq Scan on messaging_message" not in plan, plan
+
+
 def plan_of(sql: str, params: Any) -> str:
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {sql}", params)
