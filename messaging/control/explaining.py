@@ -10,6 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..encoding import encode_body, encode_headers
 from ..exceptions import OperationRefused, UnknownTopic
+from ..matching import parts
 from ..models import Topic
 from ..names import check_topic_name
 from ..store import explaining, places, searching
@@ -113,16 +114,31 @@ def receivers(
     come first, of 1,000 subscriptions at most.
     """
     check_topic_name(topic)
-    encode_body(body)
-    encode_headers(headers)
+    documents = {"body": encode_body(body), "headers": encode_headers(headers)}
     connection = connection_for(using)
     if not Topic.objects.using(connection.alias).filter(name=topic).exists():
         raise UnknownTopic(topic, known_names(connection, True))
     return [
         Receiver(pattern=each.pattern, queue=each.queue, receives=not why, why=why)
-        for each in explaining.receivers(connection, topic, MOST_RECEIVERS)
-        for why in (_why_not(each, topic),)
+        for each in explaining.receivers(connection, topic, MOST_RECEIVERS, **documents)
+        for why in (_why_not(each, topic) or _filtered(connection, each, documents),)
     ]
+
+
+def _filtered(
+    connection: BaseDatabaseWrapper, receiver: explaining.Receiver, documents: dict[str, str]
+) -> str:
+    """Say in words which keys of a filter a message does not match."""
+    if receiver.takes:
+        return ""
+    scope = receiver.filter_scope
+    found = list(parts(receiver.filter))
+    numbers = explaining.failing(connection, [part.filter for part in found], documents[scope])
+    wanted = "; ".join(
+        f"{found[number].place} is not one of {encode_body(found[number].wanted)[:200]}"
+        for number in numbers
+    )
+    return f"The filter does not take its {scope}: {wanted or 'no single element has all of it'}."
 
 
 def _why_not(receiver: explaining.Receiver, topic: str) -> str:

@@ -1,5 +1,6 @@
 """Explain: read the facts that keep a message from being delivered."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -229,19 +230,55 @@ class Receiver(NamedTuple):
     is_active: bool
     queue_disabled: bool
     since: Any
+    filter: Any
+    filter_scope: str
+    takes: bool
 
 
+# Without a message every filter takes it.
 RECEIVERS = """
     SELECT subscription.pattern, queue.name,
         '.' || %(topic)s ~ messaging_pattern_regex(subscription.pattern) AS matches,
-        subscription.is_active, queue.disabled_at IS NOT NULL, subscription.created_at
+        subscription.is_active, queue.disabled_at IS NOT NULL, subscription.created_at,
+        subscription.filter, subscription.filter_scope,
+        CASE WHEN subscription.filter IS NULL OR %(body)s::jsonb IS NULL
+                OR NOT '.' || %(topic)s ~ messaging_pattern_regex(subscription.pattern) THEN true
+            ELSE messaging_matches(
+                CASE subscription.filter_scope WHEN 'body' THEN %(body)s::jsonb
+                    ELSE %(headers)s::jsonb END,
+                messaging_compile_filter(subscription.filter, subscription.filter_scope),
+                messaging_filter_networks(subscription.filter)) END
     FROM messaging_subscription AS subscription
     JOIN messaging_queue AS queue ON queue.id = subscription.queue_id
     ORDER BY matches DESC, subscription.pattern, queue.name LIMIT %(limit)s
 """
 
 
-def receivers(connection: BaseDatabaseWrapper, topic: str, limit: int) -> list[Receiver]:
-    """Return the subscriptions, those that match a topic first."""
-    rows = run(connection, RECEIVERS, {"topic": topic, "limit": limit})
+def receivers(
+    connection: BaseDatabaseWrapper,
+    topic: str,
+    limit: int,
+    *,
+    headers: str | None = None,
+    body: str | None = None,
+) -> list[Receiver]:
+    """Return the subscriptions, those that match a topic first, and whether they take a message."""
+    params = {"topic": topic, "limit": limit, "headers": headers, "body": body}
+    rows = run(connection, RECEIVERS, params)
     return [Receiver._make(row) for row in rows]
+
+
+# One filter a key, each compiled and tested by itself.
+FAILING = """
+    SELECT part.number::integer - 1
+    FROM jsonb_array_elements(%(parts)s::jsonb) WITH ORDINALITY AS part (filter, number)
+    WHERE NOT messaging_matches(%(document)s::jsonb,
+        messaging_compile_filter(part.filter, 'body'), messaging_filter_networks(part.filter))
+    ORDER BY part.number
+"""
+
+
+def failing(connection: BaseDatabaseWrapper, parts: Sequence[Any], document: str) -> list[int]:
+    """Return which of several filters do not take a document."""
+    params = {"parts": json.dumps(list(parts)), "document": document}
+    return [number for (number,) in run(connection, FAILING, params)]
