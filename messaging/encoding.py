@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
@@ -290,8 +290,12 @@ class _Inspection:
             raise PayloadTooLarge(self.size, self.limit, what=what, index=self.index)
 
     def _refuse(self, reason: str) -> None:
-        path = self.root + "".join(map(_step, self.steps))
-        raise InvalidMessage(reason, path=path[:MAX_PATH], index=self.index)
+        raise InvalidMessage(reason, path=path_of(self.steps, self.root), index=self.index)
+
+
+def path_of(steps: Iterable[str | int], root: str = "$") -> str:
+    """Return the JSON path of a place in a value, shortened."""
+    return (root + "".join(map(_step, steps)))[:MAX_PATH]
 
 
 def _step(step: str | int) -> str:

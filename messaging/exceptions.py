@@ -76,6 +76,22 @@ class InvalidDefinitions(MessagingError, ValueError):
         super().__init__(f"{place}: {reason.rstrip('.')}. Nothing was imported.")
 
 
+class InvalidSchema(MessagingError, ValueError):
+    """A document that is no JSON Schema, or asks for what is not supported.
+
+    ``path`` is the JSON path in the document (``$.properties.price``).
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"Invalid schema at {path}: {reason.rstrip('.')}.")
+
+
+class IncompatibleSchema(InvalidSchema):
+    """A new version of a schema that breaks what its topic promises of new versions."""
+
+
 class UnknownName(MessagingError, ValueError):
     """A queue or topic that nobody declared."""
 

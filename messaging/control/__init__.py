@@ -40,6 +40,7 @@ from .schedules import (
     run_schedule,
     schedule_in_words,
 )
+from .schemas import add_schema, schemas, use_schema
 from .selecting import (
     Preview,
     cancel_matching,
@@ -68,6 +69,7 @@ __all__ = [
     "State",
     "Timeline",
     "Why",
+    "add_schema",
     "begin_cancel",
     "begin_discard",
     "begin_edit",
@@ -121,8 +123,10 @@ __all__ = [
     "run_operation",
     "run_schedule",
     "schedule_in_words",
+    "schemas",
     "search",
     "tell_workers",
     "timeline",
     "topics",
+    "use_schema",
 ]
