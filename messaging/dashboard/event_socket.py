@@ -1,6 +1,7 @@
 """Event socket: the topic messages for a client that says how many it can take.
 
-The frames are in ``docs/live-feed.md``. Nothing waits for a slow client but its position.
+The frames are in ``docs/decisions/event-streams.md``. What a client has no room for stays in the
+log.
 """
 
 import asyncio

@@ -159,7 +159,7 @@ async def visit(site: Site, operator: Client) -> AsyncIterator[Callable[..., Awa
 
         def bad(said: Any) -> bool:
             # That the site is away is what some tests are about; the browser says so as well.
-            away = ("ERR_CONNECTION", "WebSocket connection to")
+            away = ("ERR_CONNECTION", "ERR_INCOMPLETE", "WebSocket connection to")
             return said.type == "error" and not any(text in said.text for text in away)
 
         yield open_page
