@@ -270,6 +270,34 @@ class TestTheServer:
             in (found(databases=["default"])["messaging.E005"])
         )
 
+    def end_idle_transactions(self, after):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{after}'")
+
+    @pytest.mark.usefixtures("way_past_a_pooler")
+    def test_a_session_that_ends_before_its_handler_is_a_warning(self, declared):
+        consumer("quick", timeout=5)(print)
+        consumer("leased", lease=60)(print)
+        self.end_idle_transactions("20s")
+        assert found(databases=["default"]) == {}
+        consumer("slow", timeout=60)(print)
+        told = found(databases=["default"])["messaging.W006"]
+        assert "timeout = 20 seconds" in told
+        assert "'slow' may take 70 seconds" in told
+
+    def test_a_handler_without_a_timeout_may_take_any_time(self, declared):
+        consumer("endless")(print)
+        self.end_idle_transactions("20s")
+        assert "'endless' may take any time" in found(databases=["default"])["messaging.W006"]
+
+    def test_a_table_that_a_crash_would_empty_is_a_warning(self):
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE messaging_idempotency SET UNLOGGED")
+        assert (
+            "ALTER TABLE messaging_idempotency SET LOGGED"
+            in (found(databases=["default"])["messaging.W007"])
+        )
+
     def test_a_replica_is_an_error(self):
         with connection.cursor() as cursor:
             cursor.execute("""
