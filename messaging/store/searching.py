@@ -13,6 +13,7 @@ from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import InvalidOption, OperationRefused
+from .conditions import condition
 from .connection import run
 from .filters import Filter, State
 from .operations import limit_time, was_cancelled
@@ -223,7 +224,7 @@ _COMPLETED = """
             ON subscription.id = binding.subscription_id
         WHERE binding.topic_id = message.topic_id
         AND binding.queue_id BETWEEN %(low)s AND %(high)s
-        AND subscription.created_at <= message.published_at))
+        AND subscription.created_at <= message.published_at AND {taken}))
     AND NOT EXISTS (SELECT FROM waits WHERE waits.message_id = looked.message_id)
     AND NOT EXISTS (SELECT FROM messaging_scheduled AS later
         WHERE later.message_id = looked.message_id AND later.lane_id IS NULL
@@ -234,7 +235,7 @@ _COMPLETED = """
     AND NOT EXISTS (SELECT FROM messaging_deadletter AS dead
         WHERE dead.message_id = looked.message_id
         AND dead.origin_id BETWEEN %(low)s AND %(high)s OFFSET 0)
-"""
+""".replace("{taken}", condition("message.headers", "message.body"))
 _ERROR_OF_DEAD = "concat_ws(': ', nullif(message.error, ''), nullif(message.description, ''))"
 _LAST_ERROR = """
     coalesce((SELECT concat_ws(': ', nullif(attempt.error, ''), nullif(attempt.description, ''))

@@ -96,6 +96,16 @@ def test_a_dry_run_says_which_filters_take_a_message_and_which_key_is_in_the_way
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("orders")
+def test_a_message_that_a_filter_did_not_take_is_not_completed_in_its_queue():
+    publish("orders.placed", {"n": 1}, headers={"country": "FR"})
+    publish("orders.placed", {"n": 2}, headers={"country": "GB"})
+    Delivery.objects.all().delete()
+    found = control.search("britain", control.Filter(state="completed"))
+    assert [each.body for each in found.messages] == [{"n": 2}]
+
+
+@pytest.mark.django_db
 @pytest.mark.usefixtures("bare")
 class TestDeclaring:
     def test_a_filter_is_declared_and_never_overwritten(self, declared):

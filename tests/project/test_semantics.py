@@ -62,10 +62,13 @@ FEATURES = {
         "Timeline",
     ],
     "Publish and subscribe": [
+        "Filters",
         "Live feed",
     ],
     "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],
     "Commands": [],
+    "Dead letters": ["Redrive and discard", "Error groups"],
+    "Operations": ["Operations on many messages"],
     "Bad input": [],
 }
 
