@@ -1,5 +1,6 @@
 """Dead letters: see why a message failed, redrive it or discard it."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django import forms
@@ -167,8 +168,7 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
         if not self.has_view_permission(request):
             self.refuse(request, "groups")
         found = [
-            group._asdict()
-            | {"counted": counted(group.count), "links": self._verbs(request, group)}
+            asdict(group) | {"counted": counted(group.count), "links": self._verbs(request, group)}
             for group in control.groups()
         ]
         title = _("Dead letters by error")

@@ -1,7 +1,7 @@
 """Groups: see dead letters by what failed."""
 
 import datetime
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ..models import Queue
 from ..store import groups as store
@@ -12,7 +12,8 @@ from .queues import find_queue
 MOST = 1_000
 
 
-class Group(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Group:
     """Dead letters with one fingerprint: error, place of it in the project, consumer and queue.
 
     ``count`` is exact up to 10,000. Error, description and queue are those of the last one, whose
@@ -39,4 +40,4 @@ def groups(queue: Queue | str | None = None, *, using: str | None = None) -> lis
     rows = store.groups(
         connection_for(using), found.pk if found else None, most=MOST, counted=COUNT_LIMIT + 1
     )
-    return [Group._make(row) for row in rows]
+    return [Group(*row) for row in rows]

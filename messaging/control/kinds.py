@@ -63,7 +63,7 @@ class Selecting:
 def _purge(connection: BaseDatabaseWrapper, operation: Operation, section: Any, rows: Any) -> int:
     if section.state is State.DEAD:
         return len(deadletters.discard(connection, [row.id for row in rows]))
-    return len(selected.take(connection, section, operation.queue_id, rows))
+    return len(selected.take(connection, section, operation.queue_id or 0, rows))
 
 
 def _move(connection: BaseDatabaseWrapper, operation: Operation, section: Any, rows: Any) -> int:
@@ -72,7 +72,7 @@ def _move(connection: BaseDatabaseWrapper, operation: Operation, section: Any, r
         ids = [row.id for row in rows]
         moved = redriving.redrive(connection, ids, to, by=operation.created_by)
         return announced(connection, moved)
-    taken = selected.take(connection, section, operation.queue_id, rows)
+    taken = selected.take(connection, section, operation.queue_id or 0, rows)
     if taken:
         announced(connection, selected.place(connection, to, taken))
     return len(taken)
@@ -169,7 +169,7 @@ def _merge(patch: Any, body: Any) -> Any:
 
 def existing(connection: BaseDatabaseWrapper, queue_id: int | None) -> Queue:
     """Return a queue of an operation, which may be gone by now."""
-    found = Queue.objects.using(connection.alias).filter(pk=queue_id).first()
+    found = Queue.objects.using(connection.alias).filter(pk=queue_id or 0).first()
     if found is None:
         raise OperationRefused("A queue of this operation no longer exists. Begin another one.")
     return found
