@@ -72,6 +72,7 @@ class Declarations:
     consumers: dict[str, Consumer] = field(default_factory=dict)
     queues: dict[str, dict[str, Any]] = field(default_factory=dict)
     topics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    schemas: dict[str, dict[str, Any]] = field(default_factory=dict)
     schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -196,17 +197,30 @@ def declare_queue(name: str, *, description: str = "", **policies: Any) -> None:
         initial["description"] = description
 
 
-def declare_topic(name: str, *, description: str = "", **policies: Any) -> None:
+def declare_topic(
+    name: str,
+    *,
+    description: str = "",
+    schema: dict[str, Any] | None = None,
+    **policies: Any,
+) -> None:
     """Declare a topic that code publishes to.
 
     ``policies`` are its ``retention``, ``deduplication_window`` and
-    ``content_based_deduplication``, as initial values.
+    ``content_based_deduplication``, as initial values. ``schema``, a JSON Schema, is the first
+    version of what its bodies have to look like; another one is added in :mod:`messaging.control`.
     """
     check_topic_name(name)
     if unknown := policies.keys() - TOPIC_POLICIES:
         raise ValueError(f"Topic {name!r}: unknown policy {', '.join(sorted(unknown))}.")
     initial = declarations.topics.setdefault(name, {})
     initial.update(policies)
+    if schema is not None:
+        # Whoever has no schemas need not have loaded this.
+        from .schemas import check_document
+
+        check_document(schema)
+        declarations.schemas[name] = schema
     if description:
         initial["description"] = description
 

@@ -9,6 +9,7 @@ from django.db.migrations.executor import MigrationExecutor
 from . import conf
 from .consuming import declarations
 from .exceptions import UnknownQueue, UnknownTopic
+from .store import validating
 from .store.publishing import known_names
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def synchronise(using: str | None = None) -> Created:
             _, new = Topic.objects.using(alias).get_or_create(name=name, defaults=policies)
             if new:
                 created.topics.append(name)
+            if name in declarations.schemas:
+                _begin_schema(name, declarations.schemas[name], alias)
         for consumer in declarations.consumers.values():
             if consumer.pattern is None:
                 continue
@@ -118,6 +121,16 @@ def dead_letter_queue(name: str, using: str | None = None) -> "tuple[Queue | Non
     )
 
 
+def _begin_schema(topic: str, document: dict[str, Any], alias: str) -> None:
+    """Make the first version of a topic's schema, where there is none yet."""
+    from .models import Topic
+
+    row = Topic.objects.using(alias).select_for_update(of=("self",)).get(name=topic)
+    if not row.schemas.exists():
+        row.schema = row.schemas.create(version=1, document=document)
+        row.save(update_fields=["schema"])
+
+
 def is_migrated(using: str) -> bool:
     """Tell whether the tables of this app are those that its models describe."""
     executor = MigrationExecutor(connections[using])
@@ -135,5 +148,6 @@ def sync_after_migrate(using: str, plan: object = None, **kwargs: Any) -> None:
 
     if using != conf.DATABASE or not router.allow_migrate_model(using, Queue):
         return
+    validating.forget()
     if plan is None or is_migrated(using):
         synchronise(using)

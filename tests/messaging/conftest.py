@@ -62,7 +62,13 @@ def subscribe(db: None) -> Callable[..., Subscription]:
 def declared() -> Iterator[consuming.Declarations]:
     """Give a test declarations of its own, empty at first; what code declared comes back after."""
     known = consuming.declarations
-    all_names = (known.consumers, known.queues, known.topics, known.schedules)
+    all_names = (
+        known.consumers,
+        known.queues,
+        known.topics,
+        known.schemas,
+        known.schedules,
+    )
     kept = [(names, dict(names)) for names in all_names]
     for names, _ in kept:
         names.clear()

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from messaging import InvalidMessage, control, publish, publish_many
+from messaging import InvalidMessage, consuming, control, publish, publish_many
 from messaging.exceptions import IncompatibleSchema, InvalidSchema
 from messaging.models import Message, Topic
 from messaging.schemas import Validator
+from messaging.sync import synchronise
 
 pytestmark = pytest.mark.usefixtures("bare")
 
@@ -111,3 +112,20 @@ def test_no_pattern_keeps_a_publisher_busy() -> None:
     validator = Validator({"pattern": "^(a+)+$"})
     assert validator.fault("a" * 100_000) is None
     assert validator.fault("a" * 100_000 + "b") is not None
+
+
+def test_a_declared_schema_is_the_first_version_and_never_overwrites(
+    declared: consuming.Declarations,
+) -> None:
+    consuming.declare_topic("orders.placed", schema=ORDER)
+    synchronise()
+    with pytest.raises(InvalidMessage):
+        publish("orders.placed", BAD)
+    consuming.declare_topic("orders.placed", schema={"type": "string"})
+    synchronise()
+    assert [each.document for each in control.schemas("orders.placed")] == [ORDER]
+
+
+def test_a_wrong_schema_is_refused_where_it_is_declared() -> None:
+    with pytest.raises(InvalidSchema):
+        consuming.declare_topic("orders.placed", schema={"type": "strng"})
