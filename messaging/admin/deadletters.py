@@ -132,6 +132,7 @@ class HolderFilter(RelatedFilter):
 
 @admin.register(DeadLetter)
 class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
+    change_list_template = "admin/messaging/dead_letters.html"
     search_fields = ("message_id", "fingerprint")
     search_help_text = gettext_lazy("The id of a message or of a dead letter, or a fingerprint.")
     list_filter = (

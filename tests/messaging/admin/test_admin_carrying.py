@@ -82,6 +82,7 @@ def test_groups_are_shown_and_redriven_with_a_rate_and_a_canary(bury: Any, staff
     bury(3, fingerprint="a", error="KeyError")
     bury(2, fingerprint="b")
     client = staff(*DEAD)
+    assert 'href="groups/"' in client.get(address("deadletter")).content.decode()
     assert "KeyError" in visible(client.get(address("deadletter", "groups")))
     where = address("deadletter", "group", "redrive") + "?fingerprint=a"
     page = client.get(where)
