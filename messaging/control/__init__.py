@@ -7,6 +7,7 @@ entry in the admin's history. ``using`` is the database alias that holds the mes
 
 from ..store.filters import Filter, State
 from . import kinds as _kinds  # noqa: F401 - registers them
+from .asyncapi import asyncapi
 from .beginning import (
     begin_cancel,
     begin_discard,
@@ -70,6 +71,7 @@ __all__ = [
     "Timeline",
     "Why",
     "add_schema",
+    "asyncapi",
     "begin_cancel",
     "begin_discard",
     "begin_edit",
