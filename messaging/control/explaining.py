@@ -291,8 +291,9 @@ def _of_queue(queue: QueueFacts, origin: Origin) -> Iterator[Why]:
 def _unrouted(connection: BaseDatabaseWrapper, origin: Origin, waits: bool) -> Iterator[Why]:
     """Say where a message of a topic did not go, and what it means that one waits nowhere."""
     if origin.topic:
-        known = explaining.receivers(connection, origin.topic, MOST_RECEIVERS)
-        matching = [each for each in known if each.matches]
+        content = explaining.content(connection, origin.id)
+        known = explaining.receivers(connection, origin.topic, MOST_RECEIVERS, **content)
+        matching = [each for each in known if each.matches and each.takes]
         for each in matching:
             if each.queue_disabled:
                 text = "The queue is disabled: what is published meanwhile does not go there."

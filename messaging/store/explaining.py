@@ -268,6 +268,15 @@ def receivers(
     return [Receiver._make(row) for row in rows]
 
 
+CONTENT = "SELECT headers::text, body::text FROM messaging_message WHERE id = %(message_id)s"
+
+
+def content(connection: BaseDatabaseWrapper, message_id: int) -> dict[str, str]:
+    """Return the headers and the body of a message as JSON text, nothing where the log has none."""
+    rows = run(connection, CONTENT, {"message_id": message_id})
+    return {"headers": rows[0][0], "body": rows[0][1]} if rows else {}
+
+
 # One filter a key, each compiled and tested by itself.
 FAILING = """
     SELECT part.number::integer - 1

@@ -106,6 +106,15 @@ def test_a_message_that_a_filter_did_not_take_is_not_completed_in_its_queue():
 
 
 @pytest.mark.django_db
+@pytest.mark.usefixtures("bare", "topic")
+def test_a_message_that_no_filter_took_is_explained_as_such(topic, subscribe):
+    topic("orders.placed")
+    subscribe("orders.placed", "britain", filter={"country": ["GB"]})
+    (why,) = control.explain(int(publish("orders.placed", "x", headers={"country": "FR"})))
+    assert why.cause == control.Cause.NOT_ROUTED
+
+
+@pytest.mark.django_db
 @pytest.mark.usefixtures("bare")
 class TestDeclaring:
     def test_a_filter_is_declared_and_never_overwritten(self, declared):
