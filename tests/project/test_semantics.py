@@ -63,6 +63,7 @@ FEATURES = {
     ],
     "Publish and subscribe": [
         "Filters",
+        "Schema",
         "Live feed",
     ],
     "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],
