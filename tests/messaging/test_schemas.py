@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from messaging import InvalidMessage, consuming, control, publish, publish_many
 from messaging.exceptions import IncompatibleSchema, InvalidSchema
 from messaging.models import Message, Topic
 from messaging.schemas import Validator
+from messaging.store import validating
 from messaging.sync import synchronise
 
 pytestmark = pytest.mark.usefixtures("bare")
@@ -129,3 +131,48 @@ def test_a_declared_schema_is_the_first_version_and_never_overwrites(
 def test_a_wrong_schema_is_refused_where_it_is_declared() -> None:
     with pytest.raises(InvalidSchema):
         consuming.declare_topic("orders.placed", schema={"type": "strng"})
+
+
+def test_a_version_that_changes_meanwhile_is_the_one_that_counts(
+    placed: Topic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Topic.objects.update(compatibility="none")
+    control.add_schema(placed.name, {"type": "string"})
+    checked = validating._checked
+
+    def check(*args: Any) -> Any:
+        found = checked(*args)
+        control.use_schema(placed.name, 2)
+        return found
+
+    monkeypatch.setattr(validating, "_checked", check)
+    with pytest.raises(InvalidMessage, match="version 2"):
+        publish(placed.name, GOOD)
+    assert not Message.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": [1, "a", [1, True], None]},
+        {"const": {"a": 1.0}},
+        {"type": ["integer", "null"]},
+        {"multipleOf": 2},
+        {"minItems": 2, "uniqueItems": True},
+        {"contains": {"type": "integer"}, "maxContains": 1},
+        {"prefixItems": [{"type": "integer"}], "items": {"type": "boolean"}},
+        {"properties": {"a": {"minimum": 1}}, "additionalProperties": {"type": "string"}},
+        {"patternProperties": {"^a": {"type": "integer"}}, "additionalProperties": False},
+        {"propertyNames": {"maxLength": 1}, "dependentRequired": {"a": ["b"]}},
+        {"oneOf": [{"type": "integer"}, {"minimum": 2}]},
+        {"anyOf": [{"type": "string", "minLength": 2}, {"not": {"type": ["string", "object"]}}]},
+        {"if": {"type": "object"}, "then": {"minProperties": 2}, "else": {"type": "array"}},
+    ],
+)
+def test_what_is_accepted_is_what_another_validator_accepts(schema: Any) -> None:
+    values: list[Any] = [1, 2.0, 1.5, True, None, "a", "ab", [], [1, True], [1, 1], [1, "x"], [2]]
+    values += [{}, {"a": 1}, {"a": 1.0}, {"a": 0, "b": "x"}, {"b": 3}, {"a": 1, "ab": 2}]
+    theirs = Draft202012Validator(schema)
+    ours = Validator(schema)
+    accepted = [value for value in values if ours.fault(value) is None]
+    assert accepted == [value for value in values if theirs.is_valid(value)]
