@@ -15,6 +15,7 @@ message's id as idempotency key.
 from .cancelling import cancel
 from .confirming import aconfirm, confirm
 from .consuming import consumer, declare_queue, declare_topic
+from .ephemeral import asubscription, subscription
 from .exceptions import (
     DeduplicationConflict,
     EngineUnavailable,
@@ -36,6 +37,7 @@ from .exceptions import (
     Reject,
     RequestFailed,
     Retry,
+    SubscriptionEnded,
     UnknownQueue,
     UnknownSchedule,
     UnknownTopic,
@@ -56,6 +58,7 @@ from .receiving import areceive, receive
 from .requesting import arequest, request
 from .scheduling import declare_schedule
 from .settling import Settled, acknowledge_many, extend_many, reject_many, release_many
+from .subscriptions import subscribe, unsubscribe
 
 __version__ = "0.1.0"
 
@@ -83,6 +86,7 @@ __all__ = [
     "RequestFailed",
     "Retry",
     "Settled",
+    "SubscriptionEnded",
     "UnknownQueue",
     "UnknownSchedule",
     "UnknownTopic",
@@ -94,6 +98,7 @@ __all__ = [
     "arequest",
     "asend",
     "asend_many",
+    "asubscription",
     "cancel",
     "confirm",
     "consumer",
@@ -111,4 +116,7 @@ __all__ = [
     "request",
     "send",
     "send_many",
+    "subscribe",
+    "subscription",
+    "unsubscribe",
 ]

@@ -218,6 +218,23 @@ class NoConsumer(MessagingError):
     """Nobody consumes the queue that was asked; nothing was stored."""
 
 
+class SubscriptionEnded(MessagingError):
+    """An ephemeral subscription is over, and messages may have passed it by."""
+
+    def __init__(self, pattern: str, idle_timeout: float, *, left: bool = False) -> None:
+        self.pattern = pattern
+        why = (
+            "its block was left"
+            if left
+            else f"no sign of life of it reached the database for {idle_timeout:g} seconds, or an "
+            f"operator deleted its queue"
+        )
+        super().__init__(
+            f"The subscription to {pattern!r} is over: {why}. Subscribe again, or subscribe a "
+            f"declared queue, which waits for its consumer (messaging.subscribe)."
+        )
+
+
 class RequestFailed(MessagingError):
     """A request became a dead letter, and nobody will reply to it; ``reason`` says why."""
 

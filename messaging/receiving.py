@@ -138,7 +138,7 @@ class Reception:
     def look(self, *, thorough: bool = False) -> list[Message]:
         """Take what is ready."""
         connection = connection_for(self._using)
-        _check_commits(connection)
+        check_commits(connection, "receive()", "the lease")
         if _tidied.is_long_ago(connection):
             self._tidy(connection)
         policy = self._policy(connection)
@@ -269,15 +269,15 @@ class Tidied(threading.local):
 _tidied = Tidied()
 
 
-def _check_commits(connection: BaseDatabaseWrapper) -> None:
-    """Refuse to receive where the lease would not be committed at once."""
+def check_commits(connection: BaseDatabaseWrapper, call: str, what: str) -> None:
+    """Refuse a call where what it makes would not be committed at once."""
     blocks: Sequence[Any] = connection.atomic_blocks
     in_test = bool(blocks) and blocks[-1]._from_testcase
     if (connection.in_atomic_block and not in_test) or not (
         connection.in_atomic_block or connection.get_autocommit()
     ):
         raise NotSupported(
-            "receive() was called inside a transaction, whose rollback would undo the lease. Call "
+            f"{call} was called inside a transaction, whose rollback would undo {what}. Call "
             "it outside of transaction.atomic() (and of ATOMIC_REQUESTS: "
             "@transaction.non_atomic_requests), and acknowledge inside."
         )

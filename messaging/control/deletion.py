@@ -19,16 +19,23 @@ LOCK_WAIT = 2.0
 
 
 def delete_queue(
-    queue: Queue | str, *, force: bool = False, by: Operator = "", using: str | None = None
+    queue: Queue | str,
+    *,
+    force: bool = False,
+    by: Operator = "",
+    wait: float | None = None,
+    using: str | None = None,
 ) -> int:
     """Delete a queue and its subscriptions; return how many messages went with it.
 
     Refused with OperationRefused while it has messages or workers, unless forced; whoever holds
-    one of its messages under a lease then finds it lost. Dead letters of it that another queue
-    holds stay there, and can no longer be redriven.
+    one of its messages under a lease then finds it lost. It waits up to ``wait`` seconds, by
+    default 2, for transactions that are sending, and others that would send wait for it. Dead
+    letters of it that another queue holds stay there, and can no longer be redriven.
     """
     found = find_queue(queue, using)
     connection = connection_for(using)
+    patience = LOCK_WAIT if wait is None else wait
     join_lanes(connection)
     _check(connection, found, force)
     with recorded("Queue deleted", found, by, deletion=True, queue=found.name) as done:
@@ -38,7 +45,7 @@ def delete_queue(
             _discard(connection, found.pk, done)
         try:
             with transaction.atomic(using=connection.alias):
-                deletion.keep_senders_out(connection, LOCK_WAIT)
+                deletion.keep_senders_out(connection, patience)
                 _check(connection, found, force)
                 if force:
                     _discard(connection, found.pk, done)
@@ -48,7 +55,7 @@ def delete_queue(
         except TimeoutError as error:
             raise OperationRefused(
                 f"Queue {found.name!r} was not deleted: some transaction has been sending or "
-                f"handling messages for more than {LOCK_WAIT:g} seconds. Try again."
+                f"handling messages for more than {patience:g} seconds. Try again."
             ) from error
     return done.count
 

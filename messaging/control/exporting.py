@@ -6,11 +6,18 @@ from typing import Any
 from .. import conf
 from .definitions import KINDS, VERSION, fields_of, value_of
 
+# What ends with its process.
+EPHEMERAL: dict[str, dict[str, Any]] = {
+    "queues": {"subscriptions__idle_timeout__isnull": False},
+    "subscriptions": {"queue__subscriptions__idle_timeout__isnull": False},
+}
+
 
 def export_definitions(*, using: str | None = None) -> str:
     """Return all queues, topics, subscriptions and schedules with their policies, as JSON.
 
-    Messages, ids, pauses and whether a queue accepts messages are not part of it. Names are the
+    Messages, ids, pauses, whether a queue accepts messages, and what is ephemeral are not part of
+    it. Names are the
     identity: what is imported finds its rows by them.
     """
     alias = using or conf.DATABASE
@@ -19,7 +26,7 @@ def export_definitions(*, using: str | None = None) -> str:
     for kind in reversed(KINDS):
         fields = fields_of(kind)
         others = [name for name, field in fields.items() if field.is_relation]
-        rows = KINDS[kind]._default_manager.using(alias).all()
+        rows = KINDS[kind]._default_manager.using(alias).exclude(**EPHEMERAL.get(kind, {}))
         if others:  # Django would take none for all of them
             rows = rows.select_related(*others)
         found[kind] = [

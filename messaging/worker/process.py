@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -22,10 +22,11 @@ import messaging
 
 from .. import leasing, maintenance, signals
 from ..consuming import Consumer
+from ..control.ephemeral import sweep_ephemeral
 from ..engines import wakeup
 from ..expiring import Expiry
 from ..limits import RENEW_EVERY, Limits
-from ..store import workers
+from ..store import subscriptions, workers
 from ..store.connection import connection_for
 from .allowance import Allowance
 from .asynchronous import AsyncRunner
@@ -53,6 +54,7 @@ BEAT_EVERY = 3.0
 DUE_EVERY = 1.0
 SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 5.0
+EPHEMERAL_EVERY = 5.0
 RETRY_DUE = 0.1
 PRUNE_EVERY = 3600.0
 OPERATE_EVERY = 1.0
@@ -172,6 +174,7 @@ class Process:
                 "turns",
                 "schedules",
                 "expire",
+                "ephemeral",
                 "operate",
             ),
             0.0,
@@ -350,9 +353,11 @@ class Process:
                 self._beat()
             if self._is_due("operate", OPERATE_EVERY) and not self._options.drain:
                 self._operating.look()
+            # On their own: they may take a while, and what is due must not wait for them.
             if self._is_due("prune", PRUNE_EVERY):
-                # On its own: it may take a while, and what is due must not wait for it.
                 threading.Thread(target=self._prune, name="messaging-prune", daemon=True).start()
+            if self._is_due("ephemeral", EPHEMERAL_EVERY) and not self._options.drain:
+                self._end_ephemeral()
         except (DatabaseError, InterfaceError) as error:
             logger.warning(
                 "Worker cannot keep house worker=%s error=%s",
@@ -411,11 +416,28 @@ class Process:
             self._due_at["schedules"] = min(self._due_at["schedules"], at)
 
     def _prune(self) -> None:
+        self._clean_up(maintenance.prune)
+
+    def _end_ephemeral(self) -> None:
+        """Delete what ephemeral subscriptions have left whose processes died."""
+        if subscriptions.any_idle(connection_for(self._options.using)):
+            threading.Thread(
+                target=self._clean_up,
+                args=(sweep_ephemeral,),
+                name="messaging-ephemeral",
+                daemon=True,
+            ).start()
+
+    def _clean_up(self, clean: Callable[[str | None], object]) -> None:
+        """Do it in a thread of its own."""
         try:
-            maintenance.prune(self._options.using)
+            clean(self._options.using)
         except (DatabaseError, InterfaceError) as error:
             logger.warning(
-                "Worker cannot prune worker=%s error=%s", self.name, signals.printable(error, 200)
+                "Worker cannot %s worker=%s error=%s",
+                clean.__name__.replace("_", " "),
+                self.name,
+                signals.printable(error, 200),
             )
         finally:
             connections.close_all()
