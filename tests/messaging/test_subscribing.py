@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 import pytest
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connections, transaction
 from effects import execute
 
@@ -377,7 +377,7 @@ class TestSignsOfLife:
                 inside = await sync_to_async(left_over)()
             return bodies, inside
 
-        assert asyncio.run(listen()) == ([1, 2], (1, 1))
+        assert async_to_sync(listen)() == ([1, 2], (1, 1))
         assert left_over() == (0, 0)
 
     def test_async_code_that_is_cancelled_leaves_nothing(self):
@@ -395,5 +395,5 @@ class TestSignsOfLife:
             await asyncio.wait([listening])
             return listening.cancelled()
 
-        assert asyncio.run(cancel())
+        assert async_to_sync(cancel)()
         assert left_over() == (0, 0)
