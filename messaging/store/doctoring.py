@@ -128,12 +128,15 @@ QUEUES: Any = f"""
         SELECT log.published_at FROM messaging_message AS log
         WHERE log.id = first.message_id LIMIT 1
     ) AS message ON true
+    WHERE NOT EXISTS (
+        SELECT FROM messaging_subscription AS ephemeral
+        WHERE ephemeral.queue_id = queue.id AND ephemeral.idle_timeout IS NOT NULL)
     ORDER BY queue.name
 """  # noqa: S608 - a constant above
 
 
 def queues(connection: BaseDatabaseWrapper) -> list[QueueRow]:
-    """Return all queues."""
+    """Return all queues but ephemeral ones, which no worker ever serves."""
     return [QueueRow._make(row) for row in run(connection, QUEUES)]
 
 

@@ -282,6 +282,11 @@ class TestEphemeral:
         with subscription("orders.#"):
             assert control.export_definitions() == before
 
+    def test_the_doctor_misses_no_worker_of_its_queue(self):
+        with subscription("orders.#") as messages:
+            publish("orders.placed", 1)
+            assert not [each for each in control.diagnose() if messages.queue in each.text]
+
 
 @pytest.fixture
 def abandoned():

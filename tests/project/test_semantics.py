@@ -65,6 +65,8 @@ FEATURES = {
         "Filters",
         "Schema",
         "Live feed",
+        "New subscriber",
+        "Durable and ephemeral",
     ],
     "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],
     "Commands": [],
