@@ -132,7 +132,9 @@ def test_a_timeline_tells_which_subscriptions_took_a_message_to_which_queues(
 ) -> None:
     Topic.objects.create(name="mail.sent")
     late = Queue.objects.create(name="late")
+    other = Queue.objects.create(name="other")
     Subscription.objects.create(pattern="mail.*", queue=queue)
+    Subscription.objects.create(pattern="mail.*", queue=other, filter={"to": ["nobody"]})
     message_id = publish("mail.sent", "m")
     Subscription.objects.create(pattern="mail.#", queue=late)
     told = control.timeline(message_id)
