@@ -1,7 +1,10 @@
 """Cancel: take back what is scheduled, by its message's id."""
 
+from django.db import transaction
+
 from .exceptions import InvalidMessage
-from .store import operations
+from .sources import source
+from .store import operations, receipts
 from .store.connection import connection_for
 
 
@@ -19,4 +22,8 @@ def cancel(message_id: int, *, using: str | None = None) -> int:
         raise InvalidMessage(
             f"{message_id} is no message id: the largest is {2**63 - 1}; use what send() returned."
         )
-    return operations.cancel_message(connection_for(using), message_id)
+    connection = connection_for(using)
+    with transaction.atomic(using=connection.alias, savepoint=False):
+        gone = operations.cancel_message(connection, message_id)
+        receipts.keep_of(connection, gone, by=source(), outcome=receipts.CANCELLED)
+    return len(gone)

@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..exceptions import OperationRefused
 from ..models import Operation, Queue
-from ..store import deadletters, groups, redriving, searching, selected
+from ..store import deadletters, groups, receipts, redriving, searching, selected
 from ..store.filters import State
 from ..store.purging import Ceiling
 from ..store.searching import Position
@@ -17,7 +17,7 @@ from .freezing import thawed
 from .operating import Step, register
 from .patching import merge
 from .rewriting import Rewriting
-from .selecting import WAITING, newest_of
+from .selecting import WAITING, newest_of, taken_away
 
 SECONDS = 10.0
 LOOK_AT_CANARY = 0.5
@@ -63,7 +63,9 @@ class Selecting:
 def _purge(connection: BaseDatabaseWrapper, operation: Operation, section: Any, rows: Any) -> int:
     if section.state is State.DEAD:
         return len(deadletters.discard(connection, [row.id for row in rows]))
-    return len(selected.take(connection, section, operation.queue_id or 0, rows))
+    outcome = receipts.CANCELLED if operation.kind == "cancel" else receipts.PURGED
+    queue_id, by = operation.queue_id or 0, operation.created_by
+    return taken_away(connection, section, queue_id, rows, by, outcome)
 
 
 def _move(connection: BaseDatabaseWrapper, operation: Operation, section: Any, rows: Any) -> int:

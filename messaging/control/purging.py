@@ -1,16 +1,17 @@
 """Purge what waits on queues."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..models import Queue
-from ..store import purging
+from ..store import purging, receipts
 from ..store.connection import connection_for
 from ..store.purging import Ceiling
 from .batches import BATCH
-from .history import Operator, recorded
+from .history import Operator, name_of, recorded
 from .queues import find_queue, join_lanes
 
 
@@ -33,7 +34,7 @@ def purge(
     connection = connection_for(using)
     upto = upto or ceiling(using)
     with recorded("Queue purged", found, by, queue=found.name) as done:
-        for gone in purged(connection, found.pk, upto, scheduled=scheduled):
+        for gone in purged(connection, found.pk, upto, by=by, scheduled=scheduled):
             done.count += gone
             if limit is not None and done.count >= limit:
                 break
@@ -48,43 +49,39 @@ def ceiling(using: str | None = None) -> Ceiling:
 
 
 def purged(
-    connection: BaseDatabaseWrapper, queue_id: int, upto: Ceiling, *, scheduled: bool = True
+    connection: BaseDatabaseWrapper,
+    queue_id: int,
+    upto: Ceiling,
+    *,
+    by: Operator = "",
+    scheduled: bool = True,
 ) -> Iterator[int]:
     """Delete what waits on a queue batch by batch; yield how many went with each.
 
     What is in lanes first, so that lanes which are empty then can end.
     """
-    yield from _purge_entries(connection, queue_id, upto.entries)
-    yield from _purge_ready(connection, queue_id, upto.ready)
+    yield from _purge(
+        connection, queue_id, by, purging.purge_entries, purging.NO_ENTRY, upto.entries
+    )
+    yield from _purge(connection, queue_id, by, purging.purge_ready, purging.FIRST, upto.ready)
     if scheduled:
-        yield from _purge_scheduled(connection, queue_id, upto.scheduled)
+        yield from _purge(
+            connection, queue_id, by, purging.purge_scheduled, purging.EARLIEST, upto.scheduled
+        )
 
 
-def _purge_entries(connection: BaseDatabaseWrapper, queue_id: int, upto: int) -> Iterator[int]:
-    batch = purging.Batch(0, BATCH, purging.NO_ENTRY)
+def _purge(
+    connection: BaseDatabaseWrapper,
+    queue_id: int,
+    by: Operator,
+    purge_batch: Callable[..., purging.Batch],
+    first: Any,
+    upto: int,
+) -> Iterator[int]:
+    batch = purging.Batch((), BATCH, first)
     while batch.rows == BATCH:
         with transaction.atomic(using=connection.alias):
-            batch = purging.purge_entries(
-                connection, queue_id, after=batch.next, upto=upto, limit=BATCH
-            )
-        yield batch.messages
-
-
-def _purge_ready(connection: BaseDatabaseWrapper, queue_id: int, upto: int) -> Iterator[int]:
-    batch = purging.Batch(0, BATCH, purging.FIRST)
-    while batch.rows == BATCH:
-        with transaction.atomic(using=connection.alias):
-            batch = purging.purge_ready(
-                connection, queue_id, after=batch.next, upto=upto, limit=BATCH
-            )
-        yield batch.messages
-
-
-def _purge_scheduled(connection: BaseDatabaseWrapper, queue_id: int, upto: int) -> Iterator[int]:
-    batch = purging.Batch(0, BATCH, purging.EARLIEST)
-    while batch.rows == BATCH:
-        with transaction.atomic(using=connection.alias):
-            batch = purging.purge_scheduled(
-                connection, queue_id, since=batch.next, upto=upto, limit=BATCH
-            )
-        yield batch.messages
+            batch = purge_batch(connection, queue_id, after=batch.next, upto=upto, limit=BATCH)
+            ids, name = batch.messages, name_of(by)
+            receipts.keep(connection, queue_id, ids, by=name, outcome=receipts.PURGED)
+        yield len(batch.messages)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..models import Scheduled
-from ..store import operations
+from ..store import operations, receipts
 from ..store.connection import connection_for
 from .batches import announced, in_batches
-from .history import Operator, recorded
+from .history import Operator, name_of, recorded
 
 
 def retry_now(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
@@ -29,7 +30,9 @@ def cancel(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -
     """
 
     def cancel_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
-        return len(operations.cancel(connection, batch))
+        gone = operations.cancel(connection, batch)
+        receipts.keep_of(connection, gone, by=name_of(by), outcome=receipts.CANCELLED)
+        return len(gone)
 
     with recorded("Scheduled deliveries cancelled", Scheduled, by) as done:
         in_batches(ids, cancel_batch, done, using)
@@ -43,5 +46,8 @@ def cancel_message(message_id: int, *, by: Operator = "", using: str | None = No
     """
     connection = connection_for(using)
     with recorded("Message cancelled", Scheduled, by, message=message_id) as done:
-        done.count = operations.cancel_message(connection, message_id)
+        with transaction.atomic(using=connection.alias):
+            gone = operations.cancel_message(connection, message_id)
+            receipts.keep_of(connection, gone, by=name_of(by), outcome=receipts.CANCELLED)
+        done.count = len(gone)
     return done.count

@@ -10,7 +10,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..exceptions import InvalidOption, OperationRefused, QueueDisabled
 from ..models import Queue
-from ..store import deadletters, redriving, searching, selected
+from ..store import deadletters, receipts, redriving, searching, selected
 from ..store.connection import connection_for
 from ..store.depths import COUNT_LIMIT, counted
 from ..store.filters import Filter, State
@@ -109,7 +109,7 @@ def purge_matching(
     def purge_batch(connection: BaseDatabaseWrapper, section: Section, rows: Sequence[Row]) -> int:
         if section.state is State.DEAD:
             return len(deadletters.discard(connection, [row.id for row in rows]))
-        return len(selected.take(connection, section, found.pk, rows))
+        return taken_away(connection, section, found.pk, rows, by, receipts.PURGED)
 
     found = find_queue(queue, using)
     allowed = (*WAITING, State.DEAD)
@@ -133,7 +133,7 @@ def cancel_matching(
     """
 
     def cancel_batch(connection: BaseDatabaseWrapper, section: Section, rows: Sequence[Row]) -> int:
-        return len(selected.take(connection, section, found.pk, rows))
+        return taken_away(connection, section, found.pk, rows, by, receipts.CANCELLED)
 
     found = find_queue(queue, using)
     only = (State.SCHEDULED,)
@@ -206,6 +206,21 @@ def edit_matching(
     return _apply(
         "Messages edited", rewriting.act, found, wanted, WAITING, allowed, dry_run, by, upto, using
     )
+
+
+def taken_away(
+    connection: BaseDatabaseWrapper,
+    section: Section,
+    queue_id: int,
+    rows: Sequence[Row],
+    by: Operator,
+    outcome: str,
+) -> int:
+    """Delete messages from where they wait, and note who did; return how many there were."""
+    taken = selected.take(connection, section, queue_id, rows)
+    ids = [each.message_id for each in taken]
+    receipts.keep(connection, queue_id, ids, by=name_of(by), outcome=outcome)
+    return len(taken)
 
 
 def _apply(

@@ -150,10 +150,12 @@ def _done(kept: receipts.Kept) -> Event:
 def _routes(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
     """Tell by which of today's subscriptions a message went to queues.
 
-    Those that were deleted since are not known any more.
+    Those that were deleted since are not known any more, and filters are those of today.
     """
-    for each in explaining.receivers(connection, origin.topic, MOST_RECEIVERS):
-        if each.matches and each.is_active and each.since <= origin.published_at:
+    content = explaining.content(connection, origin.id)
+    for each in explaining.receivers(connection, origin.topic, MOST_RECEIVERS, **content):
+        routed = each.matches and each.takes and each.is_active
+        if routed and each.since <= origin.published_at:
             text = f"Routed by subscription {each.pattern!r}."
             yield Event(at=origin.published_at, what="routed", text=text, queue=each.queue)
 

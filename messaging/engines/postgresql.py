@@ -232,7 +232,9 @@ class PostgreSQLSource:
         expired = [o for o in outcomes if o.settlement is Settlement.EXPIRED]
         if expired:
             ids = [o.delivered.message_id for o in expired]
-            receipts.keep(self._connection, self.policy.id, ids, by=worker, outcome="expired")
+            receipts.keep(
+                self._connection, self.policy.id, ids, by=worker, outcome=receipts.EXPIRED
+            )
 
     def _retry(self, retries: Sequence[Outcome]) -> None:
         if retries:

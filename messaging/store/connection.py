@@ -74,7 +74,7 @@ def _make_ready(connection: BaseDatabaseWrapper) -> None:
     # Django's checks cost as much as all the rest of a small message, and are for these cases only.
     if (
         connection.connection is None
-        or connection.health_check_enabled
+        or connection.health_check_enabled  # type: ignore[attr-defined]
         or _get_running_loop() is not None
     ):
         connection.close_if_health_check_failed()

@@ -63,13 +63,13 @@ CANCEL = """
         WHERE id = ANY (%(ids)s::bigint[]) AND lane_id IS NULL
         ORDER BY id FOR UPDATE SKIP LOCKED
     ))
-    RETURNING id
+    RETURNING queue_id, message_id
 """
 
 
-def cancel(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> list[int]:
-    """Delete scheduled deliveries; return the ids that existed."""
-    return [scheduled_id for (scheduled_id,) in run(connection, CANCEL, {"ids": list(ids)})]
+def cancel(connection: BaseDatabaseWrapper, ids: Sequence[int]) -> Rows:
+    """Delete scheduled deliveries; return the (queue, message) of those that existed."""
+    return run(connection, CANCEL, {"ids": list(ids)})
 
 
 # Waits for whoever makes one of them ready at this moment: the answer is then what came of it.
@@ -80,13 +80,13 @@ CANCEL_MESSAGE = """
         WHERE message_id = %(message_id)s AND lane_id IS NULL
         ORDER BY id FOR UPDATE
     ))
-    RETURNING id
+    RETURNING queue_id, message_id
 """
 
 
-def cancel_message(connection: BaseDatabaseWrapper, message_id: int) -> int:
-    """Delete the scheduled deliveries of a message; return how many there were."""
-    return len(run(connection, CANCEL_MESSAGE, {"message_id": message_id}))
+def cancel_message(connection: BaseDatabaseWrapper, message_id: int) -> Rows:
+    """Delete the scheduled deliveries of a message; return the (queue, message) of each."""
+    return run(connection, CANCEL_MESSAGE, {"message_id": message_id})
 
 
 # Two scans in the order of their own indexes; an OR would read and sort all of both.

@@ -34,9 +34,9 @@ def ceiling(connection: BaseDatabaseWrapper) -> Ceiling:
 
 
 class Batch(NamedTuple):
-    """How many messages a batch deleted, of how many rows, and where the next one begins."""
+    """The messages that a batch deleted, of how many rows, and where the next one begins."""
 
-    messages: int
+    messages: Sequence[int]
     rows: int
     next: Any
 
@@ -51,7 +51,7 @@ PURGE_ENTRIES = """
         ORDER BY lane_id, id LIMIT %(limit)s
         FOR UPDATE SKIP LOCKED
     ))
-    RETURNING lane_id, id
+    RETURNING lane_id, id, message_id
 """
 NO_ENTRY = (0, 0)
 
@@ -73,7 +73,8 @@ def purge_entries(
         "limit": limit,
     }
     rows = run(connection, PURGE_ENTRIES, params)
-    return Batch(len(rows), len(rows), max(rows, default=after))
+    last = max(((lane_id, each) for lane_id, each, _ in rows), default=after)
+    return Batch([message_id for *_, message_id in rows], len(rows), last)
 
 
 # Goes on behind the last batch instead of walking again over the entries that it has deleted. What
@@ -91,7 +92,7 @@ PURGE_READY = """
         ORDER BY priority, id LIMIT %(limit)s
         FOR UPDATE SKIP LOCKED
     ))
-    RETURNING priority, id, lane_id
+    RETURNING priority, id, lane_id, message_id
 """
 FIRST = (-32_768, 0)
 
@@ -113,10 +114,11 @@ def purge_ready(
         "limit": limit,
     }
     rows = run(connection, PURGE_READY, params)
-    lanes = [lane_id for *_, lane_id in rows if lane_id is not None]
+    lanes = [lane_id for *_, lane_id, _ in rows if lane_id is not None]
     _end(connection, queue_id, lanes)
-    last = max(((priority, each) for priority, each, _ in rows), default=after)
-    return Batch(len(rows) - len(lanes), len(rows), last)
+    last = max(((priority, each) for priority, each, *_ in rows), default=after)
+    gone = [message_id for *_, lane_id, message_id in rows if lane_id is None]
+    return Batch(gone, len(rows), last)
 
 
 # Equal times of a batch's end are read again, since the index ends with the time.
@@ -133,22 +135,23 @@ PURGE_SCHEDULED = """
             ORDER BY queue_id, due_at LIMIT %(limit)s
             FOR UPDATE SKIP LOCKED
         ))
-        RETURNING due_at, lane_id
+        RETURNING due_at, lane_id, message_id
     )
-    SELECT count(*), max(due_at)::text, array_agg(lane_id) FILTER (WHERE lane_id IS NOT NULL)
+    SELECT count(*), max(due_at)::text, array_agg(lane_id) FILTER (WHERE lane_id IS NOT NULL),
+        array_agg(message_id) FILTER (WHERE lane_id IS NULL)
     FROM gone
 """
 EARLIEST = "-infinity"
 
 
 def purge_scheduled(
-    connection: BaseDatabaseWrapper, queue_id: int, *, since: str, upto: int, limit: int
+    connection: BaseDatabaseWrapper, queue_id: int, *, after: str, upto: int, limit: int
 ) -> Batch:
-    """Delete the next scheduled deliveries due from ``since`` on, and end lanes that are empty."""
-    params = {"queue_id": queue_id, "since": since, "upto": upto, "limit": limit}
-    rows, last, lanes = run(connection, PURGE_SCHEDULED, params)[0]
+    """Delete the next scheduled deliveries due from ``after`` on, and end lanes that are empty."""
+    params = {"queue_id": queue_id, "since": after, "upto": upto, "limit": limit}
+    rows, last, lanes, gone = run(connection, PURGE_SCHEDULED, params)[0]
     _end(connection, queue_id, lanes or ())
-    return Batch(rows - len(lanes or ()), rows, last or since)
+    return Batch(gone or (), rows, last or after)
 
 
 def _end(connection: BaseDatabaseWrapper, queue_id: int, lanes: Sequence[int]) -> None:

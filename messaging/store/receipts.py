@@ -1,5 +1,6 @@
 """Receipts: keep what a transaction has acknowledged, in a row however many messages it was."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ BUCKET_BITS = 15
 MOST_RECEIPTS = 100
 
 ACKNOWLEDGED = "acknowledged"
+EXPIRED = "expired"
+CANCELLED = "cancelled"
+PURGED = "purged"
 
 # The types are left to the server. It returns something, as every hot statement does.
 KEEP = Statement(
@@ -52,6 +56,17 @@ def keep(
             outcome,
         ]
         run_statement(connection, KEEP, params)
+
+
+def keep_of(
+    connection: BaseDatabaseWrapper, gone: Iterable[tuple[int, int]], *, by: str, outcome: str
+) -> None:
+    """Note that messages are done with, given as (queue, message); as :func:`keep` does."""
+    by_queue: defaultdict[int, list[int]] = defaultdict(list)
+    for queue_id, message_id in gone:
+        by_queue[queue_id].append(message_id)
+    for queue_id, message_ids in sorted(by_queue.items()):
+        keep(connection, queue_id, message_ids, by=by, outcome=outcome)
 
 
 def _buckets(ids: list[int]) -> Iterator[tuple[int, str, int]]:

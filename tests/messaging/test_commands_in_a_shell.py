@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from messaging import publish, send
+from messaging import consumer, consuming, publish, send
 from messaging.models import Message, Queue, Subscription, Topic
 from messaging.testing import drain
 
@@ -268,17 +268,12 @@ def test_the_page_names_every_command() -> None:
     assert told == {file.stem for file in COMMANDS.glob("[a-z]*.py")}
 
 
-def test_a_drained_message_is_found_completed(letters: Queue, told: Any) -> None:
-    from messaging import consumer, consuming
-
-    before = dict(consuming.declarations.consumers)
-    try:
-        consumer("letters")(lambda message: None)
-        message_id = send("letters", "done")
-        drain("letters")
-    finally:
-        consuming.declarations.consumers.clear()
-        consuming.declarations.consumers.update(before)
+def test_a_drained_message_is_found_completed(
+    letters: Queue, told: Any, declared: consuming.Declarations
+) -> None:
+    consumer("letters")(lambda message: None)
+    message_id = send("letters", "done")
+    drain("letters")
     found = told("search", "--state", "completed", "--message", str(message_id))
     assert [(seen["id"], seen["state"]) for seen in found["messages"]] == [
         (message_id, "completed")

@@ -9,7 +9,17 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from messaging import Reject, consumer, consuming, control, publish, receive, send, send_many
+from messaging import (
+    Reject,
+    cancel,
+    consumer,
+    consuming,
+    control,
+    publish,
+    receive,
+    send,
+    send_many,
+)
 from messaging.control import Cause
 from messaging.exceptions import OperationRefused
 from messaging.models import Message, Queue, Scheduled, Subscription, Topic
@@ -111,6 +121,69 @@ def test_a_timeline_tells_that_a_message_has_expired(queue: Queue, handled: None
     assert (expired.what, expired.text, expired.by) == ("expired", "Expired by drain.", "drain")
 
 
+def cancelled_in_code(message_id: int) -> None:
+    assert cancel(message_id) == 1
+
+
+def cancelled_by_an_operator(message_id: int) -> None:
+    assert control.cancel_message(message_id, by="olga") == 1
+
+
+def cancelled_in_a_list(message_id: int) -> None:
+    (waiting,) = Scheduled.objects.filter(message_id=message_id)
+    assert control.cancel([waiting.pk], by="olga") == 1
+
+
+def cancelled_by_a_filter(message_id: int) -> None:
+    wanted = control.Filter(ids=[message_id])
+    assert control.cancel_matching("letters", wanted, by="olga") == 1
+
+
+def cancelled_by_an_operation(message_id: int) -> None:
+    wanted = control.Filter(ids=[message_id])
+    control.run_operation(control.begin_cancel("letters", wanted, by="olga"))
+
+
+@pytest.mark.parametrize(
+    "cancel_it",
+    [
+        cancelled_in_code,
+        cancelled_by_an_operator,
+        cancelled_in_a_list,
+        cancelled_by_a_filter,
+        cancelled_by_an_operation,
+    ],
+)
+def test_a_timeline_tells_who_has_cancelled_a_message(queue: Queue, cancel_it: Any) -> None:
+    message_id = send("letters", 0, delay=3_600)
+    cancel_it(message_id)
+    cancelled = control.timeline(message_id).events[-1]
+    who = f"{socket.gethostname()}/{os.getpid()}" if cancel_it is cancelled_in_code else "olga"
+    assert (cancelled.what, cancelled.queue, cancelled.by) == ("cancelled", "letters", who)
+    assert cancelled.text == f"Cancelled by {who}."
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"delay": 3_600}, {"ordering_key": "ada"}],
+    ids=["ready", "scheduled", "with a key"],
+)
+@pytest.mark.parametrize("way", ["purge", "filter", "operation"])
+def test_a_timeline_tells_who_has_purged_a_message(
+    queue: Queue, way: str, options: dict[str, Any]
+) -> None:
+    first, second = (send("letters", 0, **options) for _ in range(2))
+    if way == "purge":
+        assert control.purge("letters", by="olga") == 2
+    elif way == "filter":
+        assert control.purge_matching("letters", control.Filter(), by="olga") == 2
+    else:
+        control.run_operation(control.begin_purge("letters", control.Filter(), by="olga"))
+    for message_id in (first, second):
+        purged = control.timeline(message_id).events[-1]
+        assert (purged.what, purged.queue, purged.by) == ("purged", "letters", "olga")
+
+
 def test_a_timeline_tells_that_a_received_message_was_acknowledged(queue: Queue) -> None:
     message_id = send("letters", 0)
     (message,) = receive("letters")
@@ -132,7 +205,9 @@ def test_a_timeline_tells_which_subscriptions_took_a_message_to_which_queues(
 ) -> None:
     Topic.objects.create(name="mail.sent")
     late = Queue.objects.create(name="late")
+    other = Queue.objects.create(name="other")
     Subscription.objects.create(pattern="mail.*", queue=queue)
+    Subscription.objects.create(pattern="mail.*", queue=other, filter={"to": ["nobody"]})
     message_id = publish("mail.sent", "m")
     Subscription.objects.create(pattern="mail.#", queue=late)
     told = control.timeline(message_id)
