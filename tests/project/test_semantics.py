@@ -65,6 +65,7 @@ FEATURES = {
         "Filters",
         "Schema",
         "Live feed",
+        "Replay and seek",
     ],
     "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],
     "Commands": [],
