@@ -81,7 +81,7 @@ _BY_ID = """
     ORDER BY log.id LIMIT %(look)s
 """
 # The LIMIT in the payload's look-up keeps it one by primary key, and only of what the cheap
-# conditions leave.
+# conditions leave. Sorted before it, so that it ends with the last one wanted.
 _PAGE: Any = """
     WITH way AS MATERIALIZED (
         SELECT given.subscription_id, messaging_pattern_regex(given.pattern) AS regex,
@@ -111,7 +111,7 @@ _PAGE: Any = """
     ),
     matching AS MATERIALIZED (
         SELECT looked.number, looked.transaction, looked.message_id, taken.subscriptions
-        FROM meant AS looked
+        FROM (SELECT * FROM meant ORDER BY number) AS looked
         CROSS JOIN LATERAL (
             SELECT * FROM messaging_message AS log WHERE log.id = looked.message_id LIMIT 1
         ) AS message
