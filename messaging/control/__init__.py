@@ -32,6 +32,7 @@ from .operating import cancel_operation, find_operation, operations, resume_oper
 from .operating import run as run_operation
 from .purging import ceiling, purge
 from .queues import depth, disable, enable, find_queue, pause, resume, tell_workers
+from .replaying import begin_replay, replay, snapshot
 from .scheduled import cancel, cancel_message, retry_now
 from .schedules import (
     find_schedule,
@@ -78,6 +79,7 @@ __all__ = [
     "begin_move",
     "begin_purge",
     "begin_redrive",
+    "begin_replay",
     "cancel",
     "cancel_matching",
     "cancel_message",
@@ -118,6 +120,7 @@ __all__ = [
     "release_key",
     "release_keys",
     "release_leases",
+    "replay",
     "resume",
     "resume_operation",
     "resume_schedule",
@@ -127,6 +130,7 @@ __all__ = [
     "schedule_in_words",
     "schemas",
     "search",
+    "snapshot",
     "tell_workers",
     "timeline",
     "topics",

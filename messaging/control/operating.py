@@ -239,7 +239,7 @@ def described(operation: Operation) -> str:
     parts = [f"queue={operation.queue}"] if operation.queue else []
     parts += [f"to={operation.to}"] if operation.to else []
     wanted = [f"{name}={value}" for name, value in operation.filter.items() if value is not None]
-    shown = ("patch", "canary", "since", "reason")
+    shown = ("patch", "canary", "source", "since", "reason")
     wanted += [f"{name}={operation.options[name]}" for name in shown if operation.options.get(name)]
     wanted += [f"rate={operation.rate:g}"] if operation.rate else []
     return printable(" ".join(parts + wanted) or "everything", 500)

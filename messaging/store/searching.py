@@ -237,7 +237,7 @@ _COMPLETED = """
         AND dead.origin_id BETWEEN %(low)s AND %(high)s OFFSET 0)
 """.replace("{taken}", condition("message.headers", "message.body"))
 _ERROR_OF_DEAD = "concat_ws(': ', nullif(message.error, ''), nullif(message.description, ''))"
-_LAST_ERROR = """
+LAST_ERROR = """
     coalesce((SELECT concat_ws(': ', nullif(attempt.error, ''), nullif(attempt.description, ''))
         FROM messaging_attempt AS attempt WHERE attempt.message_id = looked.message_id
         AND attempt.queue_id BETWEEN %(low)s AND %(high)s
@@ -323,7 +323,7 @@ def _statement(section: Section, wanted: Filter, newest_first: bool, payload: bo
             condition=section.condition,
             order=", ".join(f"{column} {descending}" for column in columns),
         )
-    error = _ERROR_OF_DEAD if is_dead else _LAST_ERROR
+    error = _ERROR_OF_DEAD if is_dead else LAST_ERROR
     where = wanted.where.replace("{error}", error)
     return _PAGE.format(
         looked=looked,

@@ -19,6 +19,7 @@ class Taken(NamedTuple):
     priority: int
     expires_at: Any
     due_at: Any
+    subscription_id: int | None = None
 
 
 # By all columns of the index, one look-up a row. What somebody has in hand is locked and left.
@@ -64,7 +65,7 @@ def take(
         "ids": [row.id for row in rows],
         "places": [] if section is SCHEDULED else [int(row.place) for row in rows],
     }
-    taken = [Taken._make(row) for row in run(connection, TAKE[section], params)]
+    taken = [Taken(*row) for row in run(connection, TAKE[section], params)]
     return sorted(taken, key=lambda each: each[:2])
 
 
@@ -76,33 +77,38 @@ RECOUNT = "UPDATE messaging_room SET free = 0 WHERE queue_id = %s"
 PLACE = """
     WITH given AS MATERIALIZED (
         SELECT given.message_id, given.priority, given.due_at, given.position,
+            given.subscription_id,
             least(given.expires_at,
                 statement_timestamp() + queue.message_ttl * interval '1 second') AS expires_at,
             coalesce(message.ordering_key, message.fairness_key) AS key,
             CASE WHEN message.ordering_key IS NULL THEN 1 ELSE 0 END AS kind
         FROM unnest(%(message_ids)s::bigint[], %(priorities)s::smallint[],
-            %(expiries)s::timestamptz[], %(dues)s::timestamptz[])
-            WITH ORDINALITY AS given (message_id, priority, expires_at, due_at, position)
+            %(expiries)s::timestamptz[], %(dues)s::timestamptz[], %(subscriptions)s::bigint[])
+            WITH ORDINALITY AS given
+                (message_id, priority, expires_at, due_at, subscription_id, position)
         JOIN messaging_queue AS queue ON queue.id = %(to)s
         LEFT JOIN messaging_message AS message ON message.id = given.message_id
     ),
     ready AS (
-        INSERT INTO messaging_delivery (queue_id, priority, message_id, attempt, expires_at)
-        SELECT %(to)s, priority, message_id, 1, expires_at FROM given
+        INSERT INTO messaging_delivery
+            (queue_id, priority, message_id, attempt, subscription_id, expires_at)
+        SELECT %(to)s, priority, message_id, 1, subscription_id, expires_at FROM given
         WHERE due_at IS NULL AND key IS NULL ORDER BY position
         RETURNING queue_id, priority, id
     ),
     joining AS (
         INSERT INTO messaging_arrival
-            (queue_id, kind, key, priority, message_id, attempt, expires_at)
-        SELECT %(to)s, kind, key, priority, message_id, 1, expires_at FROM given
+            (queue_id, kind, key, priority, message_id, attempt, subscription_id, expires_at)
+        SELECT %(to)s, kind, key, priority, message_id, 1, subscription_id, expires_at FROM given
         WHERE due_at IS NULL AND key IS NOT NULL ORDER BY position
         RETURNING queue_id, priority
     ),
     later AS (
         INSERT INTO messaging_scheduled
-            (queue_id, priority, message_id, attempt, expires_at, due_at, joins_lane)
-        SELECT %(to)s, priority, message_id, 1, expires_at, due_at, key IS NOT NULL FROM given
+            (queue_id, priority, message_id, attempt, subscription_id, expires_at, due_at,
+                joins_lane)
+        SELECT %(to)s, priority, message_id, 1, subscription_id, expires_at, due_at,
+            key IS NOT NULL FROM given
         WHERE due_at IS NOT NULL ORDER BY position
     )
     SELECT queue_id, priority, min(id), count(*) FROM ready GROUP BY queue_id, priority
@@ -130,5 +136,6 @@ def place(connection: BaseDatabaseWrapper, to: int, taken: Sequence[Taken]) -> R
         "priorities": [each.priority for each in taken],
         "expiries": [each.expires_at for each in taken],
         "dues": [each.due_at for each in taken],
+        "subscriptions": [each.subscription_id for each in taken],
     }
     return run(connection, PLACE, params)
