@@ -1,4 +1,4 @@
-"""Export what queues, topics, subscriptions and schedules are, to be imported elsewhere or kept."""
+"""Export what queues, topics, schemas, subscriptions and schedules are, to keep or import it."""
 
 import json
 from typing import Any
@@ -8,10 +8,11 @@ from .definitions import KINDS, VERSION, fields_of, value_of
 
 
 def export_definitions(*, using: str | None = None) -> str:
-    """Return all queues, topics, subscriptions and schedules with their policies, as JSON.
+    """Return all queues, topics, schemas, subscriptions and schedules with their policies, as JSON.
 
     Messages, ids, pauses and whether a queue accepts messages are not part of it. Names are the
-    identity: what is imported finds its rows by them.
+    identity: what is imported finds its rows by them. Of its schema a topic names the version that
+    counts.
     """
     alias = using or conf.DATABASE
     found: dict[str, list[dict[str, Any]]] = {}
