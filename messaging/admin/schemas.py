@@ -48,7 +48,8 @@ class UseForm(forms.Form):
     def __init__(self, versions: list[Schema], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         numbers = [(each.version, str(each.version)) for each in versions]
-        self.fields["version"].choices = [("", _("none: any body is taken")), *numbers]
+        field: Any = self.fields["version"]
+        field.choices = [("", _("none: any body is taken")), *numbers]
 
 
 class SchemasAdmin(GuardedAdmin):
