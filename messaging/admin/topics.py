@@ -1,4 +1,4 @@
-"""Topics: edit them, and publish test messages."""
+"""Topics: edit them, see their schemas, and publish test messages."""
 
 from typing import Any
 
@@ -6,12 +6,14 @@ from django.contrib import admin
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db.models import OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import publish as publish_message
 from ..models import Binding, Topic
 from .editing import ConfigurationAdmin
+from .schemas import SchemasAdmin, listed
 from .sending import SendingAdmin
 
 # So many subscribers are named.
@@ -19,7 +21,7 @@ SHOWN = 10
 
 
 @admin.register(Topic)
-class TopicAdmin(SendingAdmin, ConfigurationAdmin):
+class TopicAdmin(SchemasAdmin, SendingAdmin, ConfigurationAdmin):
     list_display = ("name", "description", "subscribers", "retention")
     sortable_by = ("name",)
     actions = ("send_test_message",)
@@ -27,15 +29,17 @@ class TopicAdmin(SendingAdmin, ConfigurationAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         first = ["name", "description"] if obj is None else ["name", "description", "subscribers"]
+        schema = ["compatibility"] if obj is None else ["compatibility", "schema_versions"]
         duplicates = ["deduplication_window", "content_based_deduplication"]
         return [
             (None, {"fields": first}),
+            (_("Schema"), {"fields": schema}),
             (_("Duplicates"), {"fields": duplicates}),
             (_("Keeping"), {"fields": ["retention", "version"]}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return () if obj is None else ("name", "subscribers")
+        return () if obj is None else ("name", "subscribers", "schema_versions")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         bindings = Binding.objects.filter(topic=OuterRef("pk")).order_by("queue__name")
@@ -48,6 +52,10 @@ class TopicAdmin(SendingAdmin, ConfigurationAdmin):
         names = topic.subscriber_names
         shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
         return shown or _("nobody")
+
+    @admin.display(description=gettext_lazy("versions"))
+    def schema_versions(self, topic: Any) -> SafeString | str:
+        return listed(topic)
 
     @admin.action(description=gettext_lazy("Publish a test message"), permissions=["publish"])
     def send_test_message(self, request: HttpRequest, rows: QuerySet) -> HttpResponse | None:

@@ -8,23 +8,27 @@ from typing import Any, NamedTuple
 from django.db import models
 
 from ..exceptions import InvalidDefinitions
-from ..models import Queue, Schedule, Subscription, Topic
+from ..models import Queue, Schedule, Schema, Subscription, Topic
 
 VERSION = 1
 LARGEST = 2**63
 # In the order in which they need each other.
-KINDS: dict[str, type[Queue | Topic | Subscription | Schedule]] = {
+KINDS: dict[str, type[Queue | Topic | Schema | Subscription | Schedule]] = {
     "queues": Queue,
     "topics": Topic,
+    "schemas": Schema,
     "subscriptions": Subscription,
     "schedules": Schedule,
 }
 IDENTITIES = {
     "queues": ("name",),
     "topics": ("name",),
+    "schemas": ("topic", "version"),
     "subscriptions": ("pattern", "queue"),
     "schedules": ("name",),
 }
+# What people set otherwise than in a form.
+SET_BY_VERBS = {"topics": ("schema",), "schemas": ("version",)}
 
 # What a value has to be in JSON, by the kind of its column.
 VALUES: tuple[tuple[type[models.Field], tuple[type, ...], str], ...] = (
@@ -49,7 +53,7 @@ class Definition(NamedTuple):
 
     @property
     def what(self) -> str:
-        return f"{self.kind.removesuffix('s')} {' → '.join(self.identity.values())}"
+        return f"{self.kind.removesuffix('s')} {' → '.join(map(str, self.identity.values()))}"
 
 
 def fields_of(kind: str) -> dict[str, models.Field]:
@@ -57,13 +61,15 @@ def fields_of(kind: str) -> dict[str, models.Field]:
     return {
         field.name: field
         for field in KINDS[kind]._meta.concrete_fields
-        if field.editable and not field.primary_key
+        if (field.editable or field.name in SET_BY_VERBS.get(kind, ())) and not field.primary_key
     }
 
 
 def value_of(row: models.Model, field: models.Field) -> Any:
-    """Return what a definition says of a column: of another queue its name."""
+    """Return what a definition says of a column: of a queue its name, of a schema its version."""
     value = getattr(row, field.name)
+    if isinstance(value, Schema):
+        return value.version
     return value.name if isinstance(value, Queue | Topic) else value
 
 
@@ -145,6 +151,8 @@ def _check(definition: Definition) -> None:
         if value is None and fields[name].null:
             continue
         for column, kinds, wanted in VALUES:
+            if fields[name].related_model is Schema:
+                kinds, wanted = (int,), "the number of a version"
             if isinstance(fields[name], column) and (
                 not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)
             ):

@@ -1,4 +1,4 @@
-"""Export what queues, topics, subscriptions and schedules are, to be imported elsewhere or kept."""
+"""Export what queues, topics, schemas, subscriptions and schedules are, to keep or import it."""
 
 import json
 from typing import Any
@@ -14,11 +14,11 @@ EPHEMERAL: dict[str, dict[str, Any]] = {
 
 
 def export_definitions(*, using: str | None = None) -> str:
-    """Return all queues, topics, subscriptions and schedules with their policies, as JSON.
+    """Return all queues, topics, schemas, subscriptions and schedules with their policies, as JSON.
 
     Messages, ids, pauses, whether a queue accepts messages, and what is ephemeral are not part of
-    it. Names are the
-    identity: what is imported finds its rows by them.
+    it. Names are the identity: what is imported finds its rows by them. Of its schema a topic names
+    the version that counts.
     """
     alias = using or conf.DATABASE
     found: dict[str, list[dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""Import what queues, topics, subscriptions and schedules are, all of it or nothing."""
+"""Import what queues, topics, schemas, subscriptions and schedules are, all of it or nothing."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from ..sync import dead_letter_queue
 from .definitions import IDENTITIES, KINDS, Definition, fields_of, parse, value_of
 from .history import Operator, enter, log
 from .queues import tell_workers
+from .versions import add_version, version_of
 
 
 class Change(NamedTuple):
@@ -38,12 +39,15 @@ class Imported:
 def import_definitions(
     text: str | bytes, *, by: Operator = "", dry_run: bool = False, using: str | None = None
 ) -> Imported:
-    """Create and change queues, topics, subscriptions and schedules as an export says; delete none.
+    """Create and change what an export has, queues to schedules, as it says; delete none.
 
     Rows are found by their names, and policies that are not named stay as they are. A queue that is
     new and names no dead-letter queue gets its own. Doing it again changes nothing. Raises
     InvalidDefinitions with the line or the field that is wrong, and nothing is imported then.
     ``dry_run`` only tells.
+
+    A version of a schema never changes: another document under its number is refused. What a topic
+    promises of new versions is not checked again, since that may have been another promise then.
     """
     definitions = parse(text)
     alias = using or conf.DATABASE
@@ -53,8 +57,11 @@ def import_definitions(
         rows = [
             _write(definition, by, alias, imported)
             for kind in KINDS
-            for definition in sorted(_of_kind(definitions, kind), key=lambda each: each.what)
+            for definition in sorted(
+                _of_kind(definitions, kind), key=lambda each: tuple(each.identity.values())
+            )
         ]
+        _use_schemas(rows, by, imported)
         _hold_dead_letters(rows, alias, imported)
         if dry_run:
             transaction.set_rollback(True, using=alias)
@@ -74,6 +81,8 @@ def _write(
     definition: Definition, by: Operator, alias: str, imported: Imported
 ) -> tuple[Definition, Any]:
     """Create or change a row; which queue holds a queue's dead letters is left for later."""
+    if definition.kind == "schemas":
+        return definition, add_version(definition, by, alias, imported.created)
     fields = fields_of(definition.kind)
     identity: dict[str, Any] = definition.identity
     if "queue" in identity:
@@ -116,6 +125,16 @@ def _targets(definition: Definition, alias: str) -> dict[str, Any]:
                 f"{definition.place}, topic", f"topic {name[:80]!r} is neither defined nor there"
             )
     return found
+
+
+def _use_schemas(rows: list[tuple[Definition, Any]], by: Operator, imported: Imported) -> None:
+    """Say which version counts for each topic, now that all of them are there."""
+    for definition, topic in rows:
+        if definition.kind == "topics" and "schema" in definition.values:
+            wanted = version_of(definition, topic)
+            if _change(definition, topic, {"schema": wanted}, imported):
+                topic.save(update_fields=["schema"])
+                enter(by, topic, "Imported: schema.")
 
 
 def _hold_dead_letters(rows: list[tuple[Definition, Any]], alias: str, imported: Imported) -> None:

@@ -1,10 +1,12 @@
 """Add versions of a topic's schema, and say which of them counts."""
 
+import json
 from typing import Any
 
 from django.db import transaction
 
 from .. import conf
+from ..encoding import encode_body
 from ..exceptions import InvalidOption, UnknownTopic
 from ..models import Schema, Topic
 from ..names import check_topic_name
@@ -20,13 +22,14 @@ def add_schema(topic: str, document: Any, *, by: Operator = "", using: str | Non
     have the path and the reason; the topic's ``compatibility`` is with the newest version.
     """
     # Whoever has no schemas need not have loaded this.
-    from ..schemas import check_compatible, check_document
+    from ..schemas import check_compatible, check_document, is_same
 
     check_document(document)
+    document = json.loads(encode_body(document))
     with transaction.atomic(using=using or conf.DATABASE):
         row = _locked(topic, using)
         last = row.schemas.order_by("-version").first()
-        if last is not None and last.document == document:
+        if last is not None and is_same(last.document, document):
             return last
         if last is not None:
             check_compatible(last.document, document, row.compatibility)

@@ -3,12 +3,14 @@
 In doubt it does not: keywords that are not compared have to be the same in both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..encoding import path_of
 from ..exceptions import IncompatibleSchema
-from .validation import Validator, resolve
+from .keywords import TooMuch, identity, shown
+from .patterns import compiled
+from .validation import MAX_STEPS, Check, resolve
 
 TYPES = frozenset(("null", "boolean", "integer", "number", "string", "array", "object"))
 LOWEST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
@@ -22,8 +24,13 @@ SILENT = frozenset(
     )
 )
 COMPARED = frozenset(
-    ("type", "enum", "const", "required", "properties", "additionalProperties", "items")
-) | {*LOWEST, *HIGHEST}
+    (
+        *("type", "enum", "const", "required", "properties", "additionalProperties", "items"),
+        *("$ref", "allOf", "anyOf", *LOWEST, *HIGHEST),
+    )
+)
+# What a limit is about; of all others it is numbers.
+ABOUT = {"Length": "string", "Items": "array", "Properties": "object"}
 Difference = tuple[tuple[str | int, ...], str]
 
 
@@ -41,16 +48,26 @@ def check_compatible(before: Any, after: Any, promise: str) -> None:
 
 def difference(wide: Any, narrow: Any) -> Difference | None:
     """Return where ``wide`` may refuse what ``narrow`` accepts, and why; None: nowhere."""
-    return _Comparison(wide, narrow).compare(wide, narrow, ())
+    try:
+        return _Comparison(wide, narrow).compare(wide, narrow, ())
+    except (TooMuch, RecursionError):
+        return (), f"it takes more than {MAX_STEPS:,} steps to compare them"
 
 
 class _Comparison:
     def __init__(self, wide: Any, narrow: Any) -> None:
         self._wide, self._narrow = wide, narrow
-        # References compared on the way here: what they lead to is being compared already.
+        self._check = Check(wide)
+        # Pairs on the way here: what they lead to is being compared already.
         self._open: set[tuple[int, int]] = set()
+        # Whether a reference to a definition means the same in both.
+        definitions = [_definitions(wide), _definitions(narrow)]
+        self._is_same_definition = identity(definitions[0]) == identity(definitions[1]) and all(
+            map(_is_to_definition, _references(definitions[0]))
+        )
 
     def compare(self, wide: Any, narrow: Any, path: tuple[str | int, ...]) -> Difference | None:
+        self._check.spend(10)
         wide, narrow = _plain(wide, self._wide), _plain(narrow, self._narrow)
         if wide is True or narrow is False:
             return None
@@ -61,31 +78,88 @@ class _Comparison:
             return None
         self._open.add((id(wide), id(narrow)))
         try:
-            return self._values(wide, narrow, path)
+            return self._alternatives(wide, narrow, path)
         finally:
             self._open.discard((id(wide), id(narrow)))
 
+    def _alternatives(self, wide: Any, narrow: Any, path: Any) -> Difference | None:
+        """Compare the whole, else what it is a part of, else each of its alternatives."""
+        found = self._values(wide, narrow, path)
+        if found is None:
+            return None
+        for part in self._conjuncts(narrow, self._narrow):
+            if self.compare(wide, part, path) is None:
+                return None
+        for keyword in ("anyOf", "oneOf"):
+            if keyword in narrow:
+                each = [self.compare(wide, part, path) for part in narrow[keyword]]
+                if not any(each):
+                    return None
+                found = next(filter(None, each))
+        return found
+
     def _values(self, wide: Any, narrow: Any, path: Any) -> Difference | None:
         if "const" in narrow or "enum" in narrow:
-            for value in [narrow["const"]] if "const" in narrow else narrow["enum"]:
-                if fault := Validator(wide, self._wide).fault(value):
-                    return path, fault.reason
-            return None
+            return self._enumerated(wide, narrow, path)
         if "const" in wide or "enum" in wide:
             return path, "only some values are accepted"
-        for keyword in ("patternProperties", "prefixItems"):
-            if wide.get(keyword) != narrow.get(keyword) or _has_reference(wide.get(keyword)):
-                return (*path, keyword), f"{keyword} is another and cannot be compared"
         types = _types(narrow)
-        if types - _types(wide) - ({"integer"} if "number" in _types(wide) else set()):
+        if types - _types(wide):
             return path, "its types are fewer"
-        for keyword in wide.keys() - COMPARED - SILENT:
-            if wide[keyword] != narrow.get(keyword) or _has_reference(wide[keyword]):
+        for part in self._conjuncts(wide, self._wide):
+            if found := self.compare(part, narrow, path):
+                return found
+        if "anyOf" in wide and not self._is_any_of(wide["anyOf"], narrow, path):
+            return (*path, "anyOf"), "none of the alternatives is known to accept it"
+        for keyword in ("patternProperties", "prefixItems", *(wide.keys() - COMPARED - SILENT)):
+            if not self._is_same(keyword, wide, narrow):
                 return (*path, keyword), f"{keyword} is another and cannot be compared"
         for keyword in (*LOWEST, *HIGHEST):
-            if keyword in wide and not _is_kept(keyword, wide[keyword], narrow.get(keyword)):
+            if keyword not in wide or not _is_about(keyword, types):
+                continue
+            if not _is_kept(keyword, wide[keyword], narrow.get(keyword)):
                 return (*path, keyword), f"{keyword} is stricter"
         return self._parts(wide, narrow, path, types)
+
+    def _enumerated(self, wide: Any, narrow: Any, path: Any) -> Difference | None:
+        """Hold every value against the schema; of a long list in one look."""
+        allowed = set(map(identity, wide["enum"])) if "enum" in wide else None
+        rest = {keyword: wanted for keyword, wanted in wide.items() if keyword != "enum"}
+        for value in [narrow["const"]] if "const" in narrow else narrow["enum"]:
+            if allowed is not None and identity(value) not in allowed:
+                return path, f"it is none of {shown(wide['enum'])}"
+            if wrong := self._check.check(rest, value):
+                return path, wrong.reason
+        return None
+
+    def _conjuncts(self, schema: Any, root: Any) -> Iterator[Any]:
+        """Yield the schemas that a value has to fulfil as well."""
+        if "$ref" in schema:
+            yield resolve(root, schema["$ref"])
+        yield from schema.get("allOf", ())
+
+    def _is_any_of(self, parts: Any, narrow: Any, path: Any) -> bool:
+        def is_in_one(schema: Any) -> bool:
+            return any(self.compare(part, schema, path) is None for part in parts)
+
+        return is_in_one(narrow) or any(
+            keyword in narrow and all(map(is_in_one, narrow[keyword]))
+            for keyword in ("anyOf", "oneOf")
+        )
+
+    def _is_same(self, keyword: str, wide: Any, narrow: Any) -> bool:
+        if keyword == "contains" and not all(
+            self._is_same(each, wide, narrow) for each in ("minContains", "maxContains")
+        ):
+            return False
+        if keyword not in wide or keyword not in narrow:
+            return keyword not in wide and keyword not in narrow
+        references = list(_references(wide[keyword]))
+        if references and not (
+            self._is_same_definition and all(map(_is_to_definition, references))
+        ):
+            return False
+        return identity(wide[keyword]) == identity(narrow[keyword])
 
     def _parts(self, wide: Any, narrow: Any, path: Any, types: Any) -> Difference | None:
         if "object" in types:
@@ -94,8 +168,9 @@ class _Comparison:
                     return (*path, name), "it is required"
             names = [*wide.get("properties", {}), *narrow.get("properties", {})]
             for name in dict.fromkeys(names):
-                found = self.compare(_property(wide, name), _property(narrow, name), (*path, name))
-                if found:
+                # What a pattern is for is no additional property; what it asks is the same in both.
+                known = True if self._has_pattern(narrow, name) else _property(narrow, name)
+                if found := self.compare(_property(wide, name), known, (*path, name)):
                     return found
             others = wide.get("additionalProperties", True)
             if found := self.compare(others, narrow.get("additionalProperties", True), path):
@@ -103,6 +178,13 @@ class _Comparison:
         if "array" in types:
             return self.compare(wide.get("items", True), narrow.get("items", True), (*path, 0))
         return None
+
+    def _has_pattern(self, schema: Any, name: str) -> bool:
+        """Tell whether a property is there by a pattern alone."""
+        return name not in schema.get("properties", {}) and any(
+            compiled(pattern).is_in(name, self._check.spend)
+            for pattern in schema.get("patternProperties", ())
+        )
 
 
 def _plain(schema: Any, root: Any) -> Any:
@@ -131,7 +213,30 @@ def _property(schema: Any, name: str) -> Any:
     return properties[name] if name in properties else schema.get("additionalProperties", True)
 
 
-def _has_reference(value: Any) -> bool:
+def _is_about(keyword: str, types: frozenset[str]) -> bool:
+    for ending, name in ABOUT.items():
+        if keyword.endswith(ending):
+            return name in types
+    return "integer" in types
+
+
+def _definitions(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return {}
+    return {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+
+
+def _is_to_definition(reference: str) -> bool:
+    return reference.startswith(("#/$defs/", "#/definitions/"))
+
+
+def _references(value: Any) -> Iterator[str]:
+    """Yield all references, and what only looks like one."""
     if isinstance(value, Mapping):
-        return "$ref" in value or any(map(_has_reference, value.values()))
-    return isinstance(value, list) and any(map(_has_reference, value))
+        if isinstance(value.get("$ref"), str):
+            yield value["$ref"]
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)

@@ -13,6 +13,7 @@ from jsonschema.exceptions import SchemaError, best_match
 from ..encoding import encode_body, path_of
 from ..exceptions import InvalidMessage, InvalidSchema
 from .formats import FORMATS
+from .keywords import identity
 from .patterns import Unsupported, compiled
 from .validation import resolve
 
@@ -61,6 +62,11 @@ def check_document(document: Any) -> None:
         if isinstance(part, Mapping):
             _check_words(part, steps)
     _References(document, parts).check()
+
+
+def is_same(document: Any, other: Any) -> bool:
+    """Tell whether two documents are the same JSON: 1 is 1.0, and not true as in Python."""
+    return identity(document) == identity(other)
 
 
 def _check_json(document: Any) -> None:

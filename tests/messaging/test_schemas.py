@@ -83,6 +83,16 @@ def test_the_same_document_is_no_new_version(placed: Topic) -> None:
     assert len(control.schemas(placed.name)) == 1
 
 
+def test_a_document_that_python_alone_takes_for_the_same_is_a_new_version(
+    topic: Callable[..., Topic],
+) -> None:
+    name = topic(compatibility="none").name
+    assert control.add_schema(name, {"const": 1}).version == 1
+    assert control.add_schema(name, {"const": True}).version == 2
+    assert control.add_schema(name, {"enum": (1, 2)}).version == 3
+    assert control.add_schema(name, {"enum": [1, 2]}).version == 3
+
+
 def test_a_new_version_keeps_what_the_topic_promises(placed: Topic) -> None:
     stricter = ORDER | {"required": ["id", "lines", "customer"]}
     with pytest.raises(IncompatibleSchema, match=r"\$\.customer: .*required"):

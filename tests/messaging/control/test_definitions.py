@@ -15,8 +15,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from messaging import control, publish, send
-from messaging.exceptions import InvalidDefinitions
-from messaging.models import Delivery, Message, Queue, Schedule, Subscription, Topic
+from messaging.exceptions import InvalidDefinitions, InvalidMessage
+from messaging.models import Delivery, Message, Queue, Schedule, Schema, Subscription, Topic
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("nothing")]
 
@@ -371,3 +371,95 @@ def test_a_wrong_schedule_is_refused_by_its_field(
     with pytest.raises(InvalidDefinitions, match=rf"schedules\[0\], {place}"):
         control.import_definitions(json.dumps(document))
     assert not Schedule.objects.exists()
+
+
+VERSIONS = ({"type": "string"}, {"type": "object"}, {"type": "object", "title": "Order"})
+
+
+@pytest.fixture
+def versions(shop: str) -> str:
+    """Return an export whose topic has versions of which the second counts."""
+    Topic.objects.update(compatibility="none")
+    for document in VERSIONS:
+        control.add_schema("orders.placed", document, by="olga")
+    control.use_schema("orders.placed", 2)
+    Topic.objects.update(compatibility="full")
+    return control.export_definitions()
+
+
+def test_schemas_come_along_with_the_version_that_counts(versions: str) -> None:
+    assert json.loads(versions)["topics"][0]["schema"] == 2
+    Topic.objects.all().delete()
+    imported = control.import_definitions(versions, by="ivan")
+    told = [f"schema orders.placed → {number}" for number in (1, 2, 3)]
+    assert imported.created == ["topic orders.placed", *told]
+    assert imported.changed == []
+    assert control.export_definitions() == versions
+    assert not control.import_definitions(versions)
+    assert [each.version for each in control.schemas("orders.placed")] == [3, 2, 1]
+    assert control.schemas("orders.placed")[0].created_by == "ivan"
+    publish("orders.placed", {})
+    with pytest.raises(InvalidMessage, match="version 2"):
+        publish("orders.placed", "text")
+
+
+def test_an_import_adds_the_versions_that_lack_and_says_which_one_counts(versions: str) -> None:
+    found = json.loads(versions)
+    found["schemas"].append({"topic": "orders.placed", "version": 12, "document": {"type": "null"}})
+    found["topics"][0]["schema"] = 12
+    text = json.dumps(found)
+    imported = control.import_definitions(text)
+    assert imported.created == ["schema orders.placed → 12"]
+    assert imported.changed == [("topic orders.placed", "schema", 2, 12)]
+    publish("orders.placed", None)
+    assert not control.import_definitions(text)
+    assert control.import_definitions(document(topics=[{"name": "orders.placed", "schema": None}]))
+    publish("orders.placed", "anything")
+    assert not control.import_definitions(document(topics=[{"name": "orders.placed"}]))
+    assert len(control.schemas("orders.placed")) == 4
+
+
+def test_a_dry_run_adds_no_version(versions: str) -> None:
+    Topic.objects.update(schema=None)
+    Schema.objects.all().delete()
+    assert len(control.import_definitions(versions, dry_run=True).created) == 3
+    assert not Schema.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"version": 1, "document": {"type": "null"}}, r"document: version 1 .* version 4"),
+        ({"version": 0, "document": {}}, "version: 0 is not at least 1"),
+        ({"version": "1", "document": {}}, "version: '1' is not a whole number"),
+        ({"version": True, "document": {}}, "version: True is not a whole number"),
+        ({"version": 4}, "document: at [$]: a schema is an object"),
+        ({"version": 4, "document": {"type": "strng"}}, r"document: at \$\.type"),
+        ({"version": 4, "document": {}, "topic": "nobody"}, "topic: topic 'nobody' is neither"),
+        ({"version": 4, "document": {}, "topic": 5}, "topic: 5 is not the name"),
+        ({"document": {}}, "version is missing"),
+        ({"version": 2**40, "document": {}}, "version: "),
+    ],
+)
+def test_a_wrong_version_is_refused_by_its_field(
+    versions: str, values: dict[str, Any], told: str
+) -> None:
+    text = document(schemas=[{"topic": "orders.placed", **values}])
+    with pytest.raises(InvalidDefinitions, match=rf"schemas\[0\](, |: ){told}"):
+        control.import_definitions(text)
+    assert control.export_definitions() == versions
+
+
+@pytest.mark.parametrize(
+    ("version", "told"), [(4, "version 4 is neither"), ("1", "'1' is not the number of a version")]
+)
+def test_a_version_that_is_not_there_cannot_count(versions: str, version: Any, told: str) -> None:
+    with pytest.raises(InvalidDefinitions, match=rf"topics\[0\], schema: {told}"):
+        control.import_definitions(document(topics=[{"name": "orders.placed", "schema": version}]))
+
+
+def test_a_version_before_those_that_are_there_is_refused(shop: str) -> None:
+    Schema.objects.create(topic=Topic.objects.get(), version=5, document={})
+    text = document(schemas=[{"topic": "orders.placed", "version": 4, "document": {}}])
+    with pytest.raises(InvalidDefinitions, match="has version 5 already"):
+        control.import_definitions(text)
