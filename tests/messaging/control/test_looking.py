@@ -309,8 +309,11 @@ def test_a_search_never_reads_the_whole_of_a_table(queue: Queue) -> None:
             SELECT %s, 0, id, 1 FROM messaging_message;
             INSERT INTO messaging_scheduled (queue_id, priority, message_id, attempt, due_at)
             SELECT %s, 0, id, 1, now() FROM messaging_message;
-            ANALYZE messaging_message, messaging_delivery, messaging_scheduled""",
-            [queue.pk] * 3,
+            INSERT INTO messaging_laneentry (queue_id, lane_id, priority, message_id, attempt)
+            SELECT %s, 1 + id %% 100, 0, id, 1 FROM messaging_message;
+            ANALYZE messaging_message, messaging_delivery, messaging_scheduled,
+                messaging_laneentry""",
+            [queue.pk] * 4,
         )
     assert Message.objects.count() == 30_000
     statements: list[tuple[str, Any]] = []
