@@ -1,12 +1,10 @@
 """Add versions of a topic's schema, and say which of them counts."""
 
-import json
 from typing import Any
 
 from django.db import transaction
 
 from .. import conf
-from ..encoding import encode_body
 from ..exceptions import InvalidOption, UnknownTopic
 from ..models import Schema, Topic
 from ..names import check_topic_name
@@ -25,7 +23,6 @@ def add_schema(topic: str, document: Any, *, by: Operator = "", using: str | Non
     from ..schemas import check_compatible, check_document, is_same
 
     check_document(document)
-    document = json.loads(encode_body(document))
     with transaction.atomic(using=using or conf.DATABASE):
         row = _locked(topic, using)
         last = row.schemas.order_by("-version").first()
