@@ -68,6 +68,7 @@ class Mailbox:
                         for payload in notifications.listen(raw, self._slice()):
                             self._wake(payload.split(";"))
             except psycopg.NotSupportedError:
+                self.hears = False
                 with self._lock:
                     self._deaf_until = time.monotonic() + DEAF
                     self._thread = None

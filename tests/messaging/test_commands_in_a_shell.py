@@ -165,6 +165,7 @@ def test_a_message_is_explained_and_traced(letters: Queue, told: Any, shell: Any
     assert shell("timeline", "abc").returncode == 2
 
 
+@pytest.mark.direct("a process of its own listens, and finds no way past a pooler")
 def test_the_doctor_names_what_is_wrong_with_the_fix(letters: Queue, told: Any, shell: Any) -> None:
     found = told("doctor")
     assert found["is_well"]

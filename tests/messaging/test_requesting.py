@@ -50,6 +50,12 @@ def a_queue(**policies):
     Queue.objects.update_or_create(name="invoices", defaults=policies)
 
 
+@pytest.fixture(autouse=True)
+def mailbox_of_its_own(monkeypatch):
+    """Forget that another test could not listen, which a process believes for a minute."""
+    monkeypatch.setattr("messaging.engines.mailbox._mailboxes", {})
+
+
 @pytest.fixture
 def serve(declared, transactional_db):
     """Return a function that has a worker's thread run a function for `invoices`."""
