@@ -3,6 +3,7 @@
 import getpass
 import json
 import sys
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..store.depths import COUNT_LIMIT, counted
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 refused or wrong arguments."
 
 
-class OperatorCommand(BaseCommand):
+class OperatorCommand(BaseCommand, ABC):
     """Carry out one of the verbs of ``messaging.control`` and say what came of it."""
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -35,9 +36,9 @@ class OperatorCommand(BaseCommand):
         except MessagingError as error:
             raise self.refusal(str(error)) from error
 
+    @abstractmethod
     def carry_out(self, options: dict[str, Any]) -> None:
         """Do what the command is for."""
-        raise NotImplementedError
 
     @property
     def by(self) -> str:

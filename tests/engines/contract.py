@@ -1,12 +1,13 @@
 """What any engine must do: tests that a subclass runs against its own."""
 
 import json
+from abc import ABC, abstractmethod
 from contextlib import suppress
 
 import pytest
 from django.db import transaction
 
-from messaging.engines import Engine, Outgoing
+from messaging.engines import Outgoing
 from messaging.messages import Delivered, Failure, Outcome, Settlement
 from messaging.models import DeadLetter, Queue, Subscription, Topic
 from messaging.policies import QueuePolicy
@@ -30,20 +31,19 @@ def retried(row, **fields):
     return Outcome(delivered=delivered(row), settlement=Settlement.RETRY, failure=FAILURE, **fields)
 
 
-class EngineContract:
-    """Messages are claimed once, in order, and settled in the transaction of their handler."""
+class EngineContract(ABC):
+    """Messages are claimed once, in order, and settled in the transaction of their handler.
 
-    @pytest.fixture
-    def engine(self) -> Engine:
-        raise NotImplementedError
+    A subclass has the fixture ``engine``, too: the Engine that it is about.
+    """
 
+    @abstractmethod
     def make_due(self):
         """Make every message that is scheduled for now or earlier ready."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrive(self):
         """Make what this transaction has stored with a key ready, as its commit would."""
-        raise NotImplementedError
 
     @pytest.fixture
     def policy(self, db):
