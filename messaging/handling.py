@@ -105,7 +105,8 @@ def handle_leased(consumer: Consumer, message: Message, connection: BaseDatabase
         result, error, duration = call(
             consumer, message, message, connection, has_begun=lambda: watch.touched
         )
-        error = error or _reply(message, result)
+        if message.answer is not None:
+            error = error or _reply(message, result)
     if error is not None and watch.touched:
         check_transaction(connection, message, error)
     return Handled(message, error, duration, watch.touched)
@@ -117,7 +118,8 @@ def _call(
     """Call the function for one message, and undo what it did when it fails."""
     watch.begin()
     result, error, duration = call(consumer, message, message, connection)
-    error = error or _reply(message, result)
+    if message.answer is not None:
+        error = error or _reply(message, result)
     if error is not None:
         check_transaction(connection, message, error)
         watch.undo()
@@ -154,9 +156,13 @@ def call(
     limit = None if consumer.timeout is None else TimeLimit(consumer.timeout, connection)
     process = os.getpid()
     causing = cause.set(first)
-    for message in argument if isinstance(argument, list) else (first,):
-        if message.reply_to is not None:
-            answerable(message, connection.alias)
+    if argument is first:
+        if first.reply_to is not None:
+            answerable(first, connection.alias)
+    else:
+        for message in argument:
+            if message.reply_to is not None:
+                answerable(message, connection.alias)
     started = time.perf_counter()
     # Two blocks: the inner one's end is the last moment at which a timeout can be raised.
     try:
