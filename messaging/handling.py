@@ -18,6 +18,8 @@ from .messages import Message
 from .timeouts import TimeLimit
 from .watch import Watch
 
+IN_TRANSACTION = TransactionStatus.INTRANS
+
 
 class Handled(NamedTuple):
     """What calling the function came to: ``error`` None means that it returned.
@@ -68,6 +70,7 @@ def handle(
     handled: list[Handled] = []
     failed_lanes: set[int | None] = set()
     watch = Watch(connection)
+    watch.begin()
     with watch.watching():
         for message in messages:
             if handled and not go_on():
@@ -116,7 +119,8 @@ def _call(
     consumer: Consumer, message: Message, connection: BaseDatabaseWrapper, watch: Watch
 ) -> Handled:
     """Call the function for one message, and undo what it did when it fails."""
-    watch.begin()
+    if watch.touched:  # by the one before
+        watch.begin()
     result, error, duration = call(consumer, message, message, connection)
     if message.answer is not None:
         error = error or _reply(message, result)
@@ -201,15 +205,18 @@ def _never_awaited(result: Any) -> TypeError:
 
 def _left_broken(connection: BaseDatabaseWrapper, has_begun: bool) -> BaseException | None:
     """Find what a handler that returned has left behind."""
-    if connection.closed_in_transaction or connection.connection is None:
+    raw = connection.connection
+    if raw is None or connection.closed_in_transaction:
         return RuntimeError("The handler closed the database connection of its transaction.")
-    status = connection.connection.pgconn.transaction_status
+    status = raw.pgconn.transaction_status
+    if status == IN_TRANSACTION and not connection.needs_rollback:
+        return None
     if status == TransactionStatus.INERROR or connection.needs_rollback:
         return RuntimeError(
             "The handler caught a database error and returned; nothing after that error was "
             "stored. Put the statement that may fail in its own atomic() block."
         )
-    if has_begun and status != TransactionStatus.INTRANS:
+    if has_begun and status != IN_TRANSACTION:
         return RuntimeError("The handler ended the transaction that held its message.")
     return None
 

@@ -36,8 +36,8 @@ def new_message_id() -> uuid.UUID:
     return uuid.UUID(int=number)
 
 
-# Not frozen: that would cost as much as all the rest of delivering it.
-@dataclass(kw_only=True, slots=True, eq=False)
+# Neither frozen nor by keyword: each would cost as much as all the rest of delivering it.
+@dataclass(slots=True, eq=False)
 class Message:
     """One delivery of a message, as a handler sees it.
 

@@ -5,6 +5,7 @@ logged and otherwise ignored.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from django.dispatch import Signal
@@ -40,6 +41,15 @@ def report_batch(queue: str, count: int, error: BaseException) -> None:
         count,
         printable(f"{type(error).__qualname__}: {error}", 300),
     )
+
+
+def report_all(outcomes: Sequence[Outcome], queue: str, worker: str) -> None:
+    """Report what the deliveries of a transaction came to. Call it after the commit."""
+    told = logger.isEnabledFor(logging.DEBUG) or message_handled.receivers
+    for outcome in outcomes:
+        # Of most there is nothing to tell, and nobody to be told.
+        if told or outcome.settlement is not Settlement.ACKNOWLEDGED:
+            report(outcome, queue, worker)
 
 
 def report(outcome: Outcome, queue: str, worker: str) -> None:

@@ -68,7 +68,7 @@ class Watch:
             self.touched = True
 
     def begin(self) -> None:
-        """Be ready for the next handler."""
+        """Be ready for the next handler; need not be called again after one that did nothing."""
         self._hooks = len(self._connection.run_on_commit)
         self._blocks = len(self._connection.atomic_blocks)
         self._savepoints = len(self._connection.savepoint_ids)
@@ -89,6 +89,7 @@ class Watch:
         hooks: list[Any] = self._connection.run_on_commit
         if len(hooks) > self._hooks:
             hooks[self._hooks :] = [(ids, hook, True) for ids, hook, _ in hooks[self._hooks :]]
+            self._hooks = len(hooks)
 
     def release(self) -> None:
         """Give up the savepoint, before the next handler gets one."""

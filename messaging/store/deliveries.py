@@ -1,6 +1,8 @@
 """Claim, put back and settle deliveries, inside the worker's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -38,17 +40,25 @@ class Claimed(NamedTuple):
     seconds_left: float | None
 
 
-# What every claim tells of a message: the columns of Claimed behind those of the row taken.
+FIRST_COLUMN = itemgetter(0)
+# As Claimed._make, in C: it spares counting the columns of each row.
+as_claimed: Callable[[Iterable[Any]], Claimed] = partial(tuple.__new__, Claimed)
+
+
+# What every claim tells of a message: the columns of Claimed behind those of the row taken. The
+# topic's name by a look-up, and none for what was sent straight to its queue: a join reads all
+# topics, and compares each message with them.
 PAYLOAD = """
-    topic.name, message.ordering_key, message.headers::text, message.body::text,
+    CASE WHEN message.topic_id IS NOT NULL THEN
+        (SELECT name FROM messaging_topic WHERE id = message.topic_id) END,
+    message.ordering_key, message.headers::text, message.body::text,
     message.published_at, message.fairness_key, message.correlation_id, message.causation_id,
     message.reply_to, extract(epoch FROM taken.expires_at - statement_timestamp())::float8
     FROM taken
     LEFT JOIN messaging_message AS message ON message.id = taken.message_id
-    LEFT JOIN messaging_topic AS topic ON topic.id = message.topic_id
 """
 # ARRAY(...) runs once, before the delete: a LIMIT inside a join could be run again by the planner
-# and delete more rows than asked. The ids come out in order, the topic's name by a look-up.
+# and delete more rows than asked.
 CLAIM: Any = """
     WITH taken AS (
         DELETE FROM messaging_delivery
@@ -63,7 +73,6 @@ CLAIM: Any = """
     SELECT taken.id, taken.queue_id, taken.priority, taken.message_id, taken.attempt,
         taken.subscription_id, taken.expires_at, taken.lane_id, NULL::bigint, NULL::bigint,
         {payload}
-    ORDER BY taken.id
 """.replace("{payload}", PAYLOAD)
 
 
@@ -72,7 +81,10 @@ def claim(
 ) -> list[Claimed]:
     """Take the next deliveries of one priority whose id is greater than ``after``."""
     params = {"queue_id": queue_id, "priority": priority, "after": after, "limit": limit}
-    return [Claimed._make(row) for row in run(connection, CLAIM, params)]
+    rows = run(connection, CLAIM, params)
+    # Here and not in the statement, which would sort the bodies too; they are nearly in order.
+    rows.sort(key=FIRST_COLUMN)
+    return list(map(as_claimed, rows))
 
 
 # A loose index scan: one look-up a priority, however many deliveries wait.

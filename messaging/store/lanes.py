@@ -11,7 +11,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..messages import Delivered
 from .connection import Rows, run
-from .deliveries import PAYLOAD, Claimed
+from .deliveries import PAYLOAD, Claimed, as_claimed
 
 # How long a token waits that found nothing while others are at work on its lane, seconds.
 PATIENCE = 0.1
@@ -73,7 +73,7 @@ def take(
         "each": each,
         "fair": FAIR,
     }
-    return [Claimed._make(row) for row in run(connection, TAKE, params)]
+    return list(map(as_claimed, run(connection, TAKE, params)))
 
 
 TAKE_ONE = """

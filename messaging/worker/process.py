@@ -54,6 +54,8 @@ BEAT_EVERY = 3.0
 DUE_EVERY = 1.0
 SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 5.0
+# How many objects more than before have the collector look for what is garbage.
+GARBAGE = 10_000
 EPHEMERAL_EVERY = 5.0
 RETRY_DUE = 0.1
 PRUNE_EVERY = 3600.0
@@ -187,8 +189,10 @@ class Process:
         """Work until told to stop or drained; return the exit code."""
         with self._bell.rung_by_signals():
             self._obey_signals()
-            # What is loaded stays: the collector need not walk over it for every few messages.
+            # What is loaded stays: the collector need not walk over it for every few messages, nor
+            # over those of one transaction several times.
             gc.freeze()
+            gc.set_threshold(GARBAGE)
             self._wait_for_configuration()
             self._work()
         if self._broken is not None:
@@ -472,7 +476,8 @@ class Process:
     def _state(self) -> str:
         if self._stop_at is not None:
             return "stopping"
-        return "paused" if self._paused else "running"
+        # What it does, and not what it was told a moment ago: whoever reads it relies on it.
+        return "paused" if self._configuration.is_held else "running"
 
     def _sign_off(self) -> None:
         self._release()

@@ -135,7 +135,7 @@ class Runner:
         done = Round(0, False)
         idle: set[int] = set()
         for position in turns([work.source.policy.weight for work in works]):
-            if self._stopping:
+            if self._stopping or self._configuration.is_held:
                 break
             if position in idle:
                 continue
@@ -205,9 +205,9 @@ class Runner:
         return permits.granted
 
     def _report(self, work: Work, settled: Sequence[Outcome]) -> None:
-        for outcome in settled:
-            signals.report(outcome, work.consumer.queue, self._name)
-            if work.losses:
+        signals.report_all(settled, work.consumer.queue, self._name)
+        if work.losses:
+            for outcome in settled:
                 work.losses.pop(outcome.delivered.id, None)
         if settled:
             self._tally.add(work.source.policy.id, settled)

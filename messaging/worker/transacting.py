@@ -154,9 +154,9 @@ class Transactor:
         self, work: Work, messages: Sequence[Message], connection: BaseDatabaseWrapper
     ) -> list[Handled]:
         consumer = work.consumer
+        hard = consumer.hard_timeout
 
         def starting(message: Message) -> None:
-            hard = consumer.hard_timeout
             deadline = 0.0 if hard is None else time.monotonic() + hard
             self._slots.start(self._slot, message.delivery, deadline)
 
