@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
+import flushing
 import psutil
 import psycopg
 import pytest
@@ -64,6 +65,13 @@ def _drop_databases_of_ended_runs() -> None:
                 # Two runs that start together both see it.
                 with suppress(psycopg.errors.InvalidCatalogName):
                     server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session", autouse=True)
+def flush_what_was_written() -> Iterator[None]:
+    """Empty after a test that commits the tables that it wrote to, and not all there are."""
+    with flushing.only_what_was_written():
+        yield
 
 
 @pytest.fixture
