@@ -18,7 +18,7 @@ from messaging.names import NAME, shown
 from messaging.sync import is_migrated, synchronise
 from messaging.worker.configuration import consumers_for
 from messaging.worker.naming import NameTaken, give_back_name, take_name
-from messaging.worker.process import Options
+from messaging.worker.options import Options
 from messaging.worker.reloading import is_reloaded, run_reloading
 from messaging.worker.supervisor import Supervisor
 
