@@ -1,4 +1,4 @@
-"""Operations on many messages: see how far they are, cancel them, go on with them."""
+"""Operations on many messages: begin them, see how far they are, cancel them, go on with them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +14,7 @@ from .. import control
 from ..control.operating import KINDS, described
 from ..models import Operation as Carried
 from ..store.depths import COUNT_LIMIT, counted
+from .beginning import BeginningAdmin
 from .deadletters import preformatted, with_names
 from .lists import RecordAdmin
 from .operations import Operation, OperationsAdmin, Selection
@@ -60,7 +61,7 @@ RESUME = Operation(
 
 
 @admin.register(Carried)
-class OperationAdmin(OperationsAdmin, RecordAdmin):
+class OperationAdmin(BeginningAdmin, OperationsAdmin, RecordAdmin):
     list_display = ("id", "what", "state", "queue_name", "to_name", "progress", "created_by",
                     "created_at", "meant")  # fmt: skip
     list_filter = ("state",)
