@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import control
+from ..control.history import DIRECT
 from ..control.operating import KINDS, described
 from ..models import Operation as Carried
 from ..store.depths import COUNT_LIMIT, counted
@@ -78,7 +79,7 @@ class OperationAdmin(BeginningAdmin, OperationsAdmin, RecordAdmin):
 
     def links(self, request: HttpRequest, object_id: str) -> list[tuple[str, Any]]:
         found = self.get_object(request, object_id)
-        if found is None or not may_steer(request.user, found):
+        if found is None or found.options.get(DIRECT) or not may_steer(request.user, found):
             return []
         useful = {"running": CANCEL.label, "cancelled": RESUME.label, "failed": RESUME.label}
         links = super().links(request, object_id)
