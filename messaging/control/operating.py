@@ -49,6 +49,7 @@ class Step(NamedTuple):
     """What a step has done, and where the next one goes on.
 
     ``wait``: seconds in which there is nothing to do. ``failed``: why the operation ends here.
+    ``is_paced`` is false for what the rate is not about.
     """
 
     done: int
@@ -56,6 +57,7 @@ class Step(NamedTuple):
     finished: bool = False
     wait: float = 0.0
     failed: str = ""
+    is_paced: bool = True
 
 
 class Kind(Protocol):
@@ -267,7 +269,7 @@ def _advance(connection: BaseDatabaseWrapper, number: int, using: str | None) ->
             return wait
     step = kind.step(connection, row, limit)
     if row.rate:
-        pace = [pace[0] - step.done, pace[1]]
+        pace = [pace[0] - step.done * step.is_paced, pace[1]]
     after = step.position | ({PACE: pace} if row.rate else {})
     row.position = after
     row.done += step.done
