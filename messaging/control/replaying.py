@@ -76,7 +76,7 @@ def begin_replay(
     queue, options = meant_by(
         source,
         since=beginning(since, now),
-        upto=str(now if upto is None else _cursor("upto", upto, now)),
+        upto=str(now if upto is None else cursor_of("upto", upto, now)),
         using=using,
     )
     target = find_queue(to, using) if to is not None else queue
@@ -209,33 +209,34 @@ def _wanted(queue_id: int, options: dict[str, Any]) -> Wanted:
     )
 
 
-def beginning(since: Since, now: Cursor) -> int | str:
+def beginning(since: Since, now: Cursor, option: str = "since") -> int | str:
     """Return the beginning as a JSON value; InvalidOption for what is none."""
     if isinstance(since, datetime.datetime):
         if since.tzinfo is None:
-            raise InvalidOption("since", since.isoformat(), SINCE)
+            raise InvalidOption(option, since.isoformat(), SINCE)
         if since.timestamp() > now.at + 1:
-            raise InvalidOption("since", since.isoformat(), "use a time that has come")
+            raise InvalidOption(option, since.isoformat(), "use a time that has come")
         return since.isoformat()
     if isinstance(since, datetime.timedelta):
-        return _before(now, since)
+        return _before(now, since, option)
     if isinstance(since, str):
-        return str(_cursor("since", since, now))
+        return str(cursor_of(option, since, now))
     if isinstance(since, bool) or not isinstance(since, int) or not 0 < since < 2**63:
-        raise InvalidOption("since", since, SINCE)
+        raise InvalidOption(option, since, SINCE)
     return int(since)
 
 
-def _before(now: Cursor, age: datetime.timedelta) -> str:
+def _before(now: Cursor, age: datetime.timedelta, option: str) -> str:
     if age < datetime.timedelta():
-        raise InvalidOption("since", str(age), "use a time that has come")
+        raise InvalidOption(option, str(age), "use a time that has come")
     try:
         return (datetime.datetime.fromtimestamp(now.at, datetime.UTC) - age).isoformat()
     except OverflowError as error:
-        raise InvalidOption("since", str(age), "use less than two thousand years") from error
+        raise InvalidOption(option, str(age), "use less than two thousand years") from error
 
 
-def _cursor(option: str, text: str, now: Cursor) -> Cursor:
+def cursor_of(option: str, text: str, now: Cursor) -> Cursor:
+    """Return a snapshot that this database gave; InvalidOption for what is none."""
     try:
         cursor = Cursor.parse(text)
     except BadCursor as error:
