@@ -50,6 +50,7 @@ class Step(NamedTuple):
 
     ``wait``: seconds in which there is nothing to do. ``failed``: why the operation ends here.
     ``note``: what an operation that is finished has left as it was.
+    ``is_paced`` is false for what the rate is not about.
     """
 
     done: int
@@ -58,6 +59,7 @@ class Step(NamedTuple):
     wait: float = 0.0
     failed: str = ""
     note: str = ""
+    is_paced: bool = True
 
 
 class Kind(Protocol):
@@ -271,7 +273,7 @@ def _advance(connection: BaseDatabaseWrapper, number: int, using: str | None) ->
             return wait
     step = kind.step(connection, row, limit)
     if row.rate:
-        pace = [pace[0] - step.done, pace[1]]
+        pace = [pace[0] - step.done * step.is_paced, pace[1]]
     after = step.position | ({PACE: pace} if row.rate else {})
     row.position = after
     row.done += step.done
