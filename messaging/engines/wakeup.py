@@ -81,6 +81,8 @@ class Coalescer:
         # The lock by itself where nobody waits: a condition takes it in Python.
         self._lock = threading.RLock()
         self._condition = threading.Condition(self._lock)
+        # Whoever ends the process sends beside the thread, on the same connection.
+        self._sending = threading.Lock()
         self._thread: threading.Thread | None = None
         self._raw: psycopg.Connection[tuple[object, ...]] | None = None
 
@@ -140,6 +142,10 @@ class Coalescer:
 
     def flush(self, *, count: bool) -> None:
         """Send what has gathered; on failure drop it, since the workers poll as well."""
+        with self._sending:
+            self._flush(count)
+
+    def _flush(self, count: bool) -> None:
         published: Counter[int] = Counter()
         with self._condition:
             payloads = encode(self._arrivals)
@@ -177,8 +183,9 @@ class Coalescer:
 
     def finish(self) -> None:
         """Send what is left when the process ends."""
-        self.flush(count=True)
-        self._close()
+        with self._sending:
+            self._flush(count=True)
+            self._close()
 
 
 _coalescers: dict[tuple[str, Any], Coalescer] = {}

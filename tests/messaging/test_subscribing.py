@@ -225,7 +225,7 @@ class TestEphemeral:
             publish_many("orders.placed", [1, 2, 3])
         assert left_over() == (0, 0)
         assert Delivery.objects.count() == 0
-        assert f"Queue deleted queue={messages.queue} count=3" in caplog.text
+        assert f"Queue deleted name={messages.queue} count=3" in caplog.text
 
     def test_an_exception_in_the_block_ends_it_too(self):
         with pytest.raises(ZeroDivisionError), subscription("orders.#"):
@@ -312,7 +312,7 @@ class TestSweeping:
         let_time_pass()
         assert sweep_ephemeral() == 1
         assert left_over() == (0, 0)
-        assert f"Queue deleted queue={messages.queue} count=2" in caplog.text
+        assert f"Queue deleted name={messages.queue} count=2" in caplog.text
 
     def test_what_is_subscribed_for_good_is_never_swept(self, queue, subscribe):
         subscribe("orders.#", "audit")
