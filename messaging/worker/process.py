@@ -32,7 +32,7 @@ from .allowance import Allowance
 from .asynchronous import AsyncRunner
 from .bell import Bell
 from .company import Company
-from .configuration import Configuration
+from .configuration import Configuration, Finder
 from .heart import Heart
 from .listener import Listener
 from .memory import resident_bytes
@@ -64,9 +64,13 @@ OPERATE_EVERY = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `runworker` was asked for; grace in seconds, memory of each process in bytes."""
+    """What `runworker` was asked for; grace in seconds, memory of each process in bytes.
+
+    ``find`` finds the consumers that come and go with rows, all of them asynchronous.
+    """
 
     consumers: Sequence[Consumer]
+    find: Finder | None = None
     processes: int = 1
     threads: int = 1
     drain: bool = False
@@ -82,15 +86,30 @@ class Options:
 
         A drain or a limited number of messages has the threads run all: they know when it is over.
         """
-        if self.drain or self.max_messages is not None:
+        if self.is_limited:
             return list(self.consumers), []
         in_a_loop = [consumer for consumer in self.consumers if consumer.is_async]
         return [consumer for consumer in self.consumers if not consumer.is_async], in_a_loop
 
     @property
+    def is_limited(self) -> bool:
+        """Whether it ends by itself."""
+        return self.drain or self.max_messages is not None
+
+    @property
+    def has_a_loop(self) -> bool:
+        """Whether each process has an event loop."""
+        return bool(self.shared_out()[1]) or (self.find is not None and not self.is_limited)
+
+    @property
+    def holds_leases(self) -> bool:
+        """Whether messages are held outside of the transactions of their handlers."""
+        return self.find is not None or any(each.is_leased for each in self.consumers)
+
+    @property
     def slots(self) -> int:
         """How many slots each process has: one for each thread, and one for an event loop."""
-        return self.threads + bool(self.shared_out()[1])
+        return self.threads + self.has_a_loop
 
     def process_name(self, pid: int | None) -> str:
         """Return the name under which a process gives signs of life."""
@@ -119,7 +138,7 @@ class Process:
         self._paused = paused
         self.name = options.process_name(os.getpid())
         self._tally = Tally()
-        self._configuration = Configuration(options.consumers, options.using)
+        self._configuration = Configuration(options.consumers, options.using, options.find)
         company = Company() if options.threads > 1 else None
         self._expiry = Expiry(options.using)
         self._heart = Heart(options.using, self.name)
@@ -140,11 +159,12 @@ class Process:
                 limits=self._limits,
                 retrying=self._expect_due,
                 drain=options.drain,
+                finds=options.is_limited,
             )
             for slot in slot_numbers[: options.threads]
-            if here
+            if here or not options.has_a_loop
         ]
-        if in_a_loop:
+        if options.has_a_loop:
             loop = AsyncRunner(
                 in_a_loop,
                 self._configuration,
@@ -213,7 +233,7 @@ class Process:
             thread.daemon = True
             self._threads.append(thread)
             thread.start()
-        if any(consumer.is_leased for consumer in self._options.consumers):
+        if self._options.holds_leases:
             self._heart.start()
         signals.worker_started.send_robust(type(self), name=self.name)
         while any(thread.is_alive() for thread in self._threads):
@@ -465,7 +485,7 @@ class Process:
             "host": socket.gethostname()[:100],
             "pid": os.getpid(),
             "version": messaging.__version__,
-            "queues": json.dumps([consumer.queue for consumer in self._options.consumers]),
+            "queues": json.dumps(self._configuration.queues),
             "threads": self._options.threads,
             "running": json.dumps(self._tally.running()),
             "handled": self._tally.handled,
