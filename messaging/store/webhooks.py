@@ -41,6 +41,42 @@ def served(connection: BaseDatabaseWrapper, queues: Sequence[str] | None) -> lis
     return [WebhookRow._make(row) for row in rows]
 
 
+class Described(NamedTuple):
+    """A webhook as a check or an operator sees it."""
+
+    name: str
+    queue: str
+    secret: str
+    disabled_by: str | None
+    reason: str
+    failures: int
+    rests_for: float
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether nobody serves it at present."""
+        return self.disabled_by is not None or self.rests_for > 0
+
+
+DESCRIBE = """
+    SELECT webhook.name, queue.name, webhook.secret,
+        CASE WHEN webhook.disabled_at IS NOT NULL THEN webhook.disabled_by END,
+        webhook.disabled_reason, webhook.failures,
+        coalesce(greatest(0, extract(epoch FROM webhook.rests_until - statement_timestamp())), 0)
+            ::float8
+    FROM messaging_webhook AS webhook
+    JOIN messaging_queue AS queue ON queue.id = webhook.queue_id
+    ORDER BY webhook.name
+"""
+
+
+def described(connection: BaseDatabaseWrapper) -> list[Described]:
+    """Return all webhooks; none before the table is there."""
+    if not run(connection, "SELECT to_regclass('messaging_webhook')")[0][0]:
+        return []
+    return [Described._make(row) for row in run(connection, DESCRIBE)]
+
+
 # By what was read before: of many workers that see the rest to be over one makes the trial. For as
 # long as that may take the webhook rests for all others.
 TRY = """
