@@ -31,9 +31,10 @@ class Receiver:
     def __init__(self, certificate: Path | None = None) -> None:
         self.requests: list[Request] = []
         self.answers: list[tuple[int, dict[str, str], str]] = []
-        # What a request waits for before it is answered.
-        self.opened = threading.Event()
+        # What a request waits for before it is answered, and before its connection is closed.
+        self.opened, self.closed = threading.Event(), threading.Event()
         self.opened.set()
+        self.closed.set()
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,6 +54,7 @@ class Receiver:
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(text.encode())
+                    receiver.closed.wait(20)
                 except OSError:  # the sender waits no longer
                     self.close_connection = True
 
@@ -88,6 +90,7 @@ class Receiver:
     def close(self) -> None:
         """End it."""
         self.opened.set()
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
