@@ -16,6 +16,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connection, connections
 from psycopg.conninfo import make_conninfo
+from receiver import Receiver
 
 from messaging import conf
 
@@ -144,3 +145,11 @@ def waiters(transactional_db: None) -> Callable[[], int]:
             return int(cursor.fetchone()[0])
 
     return count
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Return a receiver that answers 200 unless it is told otherwise."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()

@@ -1,6 +1,6 @@
 """What the tests of webhooks start from: a receiver on this machine, a queue that leads there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,14 +25,6 @@ def messaging(settings: Any) -> Callable[..., None]:
 
     use()
     return use
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """Return a receiver that answers 200 unless it is told otherwise."""
-    receiver = Receiver()
-    yield receiver
-    receiver.close()
 
 
 @pytest.fixture

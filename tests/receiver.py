@@ -30,6 +30,7 @@ class Receiver:
 
     def __init__(self, certificate: Path | None = None) -> None:
         self.requests: list[Request] = []
+        self.answered = 0
         self.answers: list[tuple[int, dict[str, str], str]] = []
         # What a request waits for before it is answered, and before its connection is closed.
         self.opened, self.closed = threading.Event(), threading.Event()
@@ -54,6 +55,7 @@ class Receiver:
                         self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(text.encode())
+                    receiver.answered += 1
                     receiver.closed.wait(20)
                 except OSError:  # the sender waits no longer
                     self.close_connection = True
