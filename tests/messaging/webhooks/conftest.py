@@ -37,13 +37,18 @@ def webhook(db: None, declared: object, messaging: object, receiver: Receiver) -
 
 
 @pytest.fixture
-def deliver(db: None) -> Callable[[], int]:
-    """Return a function that serves the webhooks once, as a worker does that drains."""
+def runner(db: None) -> Callable[[], Runner]:
+    """Return a function that makes a runner of the webhooks as their rows are now."""
 
-    def serve() -> int:
+    def make() -> Runner:
         configuration = Configuration([], None, Endpoints())
         configuration.refresh()
-        runner = Runner([], configuration, name="runner", drain=True, finds=True)
-        return runner.run_round().settled
+        return Runner([], configuration, name="runner", drain=True, finds=True)
 
-    return serve
+    return make
+
+
+@pytest.fixture
+def deliver(runner: Callable[[], Runner]) -> Callable[[], int]:
+    """Return a function that serves the webhooks once, as a worker does that drains."""
+    return lambda: runner().run_round().settled

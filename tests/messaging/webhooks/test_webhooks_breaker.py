@@ -109,6 +109,17 @@ def test_what_another_worker_tries_is_given_back_uncounted(failing, receiver, de
     assert waiting() == {"scheduled": FAILURES + 1}
 
 
+def test_a_process_that_has_not_read_the_row_again_sends_nothing_more(webhook, receiver, runner):
+    before = runner()
+    receiver.answer(429, retry_after="120")
+    send("hooks", 1)
+    before.run_round()
+    send("hooks", 2)
+    before.run_round()
+    assert len(receiver.requests) == Attempt.objects.count() == 1
+    assert waiting() == {"scheduled": 2}
+
+
 def test_an_operator_ends_the_rest(failing, receiver, deliver):
     assert control.enable_webhook("partner")
     assert state(failing) == (0, None)
