@@ -15,6 +15,7 @@ from ..consuming import declarations
 from ..store import doctoring, webhooks
 from ..store.connection import connection_for
 from ..sync import is_migrated, missing
+from .webhooks import in_words
 
 TRIGGERS = ["messaging_bind_subscription", "messaging_bind_topic", "messaging_join_lanes"]
 # From when on something is worth a word, seconds or rows.
@@ -145,15 +146,9 @@ def _tables(connection: BaseDatabaseWrapper, server: doctoring.Server) -> Iterat
 
 def _webhooks(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
     for webhook in webhooks.described(connection):
-        fix = f"Mend the receiver, then run manage.py webhooks enable {webhook.name}."
-        if webhook.disabled_by is not None:
-            why = f": {webhook.reason}" if webhook.reason else ""
-            text = f"Webhook {webhook.name} is disabled by {webhook.disabled_by or '?'}{why}."
-            yield _warning("webhooks", text, fix)
-        elif webhook.rests_for:
-            text = f"Webhook {webhook.name} rests for {webhook.rests_for:,.0f} seconds more after "
-            text += f"{webhook.failures:,} failures in a row."
-            yield _warning("webhooks", text, fix)
+        if webhook.is_left_alone:
+            fix = f"Mend the receiver, then run manage.py webhooks enable {webhook.name}."
+            yield _warning("webhooks", f"Webhook {webhook.name} {in_words(webhook)}.", fix)
 
 
 def _queues(connection: BaseDatabaseWrapper) -> Iterator[Finding]:

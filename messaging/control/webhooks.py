@@ -9,6 +9,7 @@ from ..consuming import declarations
 from ..exceptions import UnknownWebhook
 from ..models import Queue, Webhook
 from ..names import check_queue_name
+from ..store.webhooks import Described
 from .history import Operator, enter, log, name_of
 from .queues import tell_workers
 
@@ -67,6 +68,17 @@ def obstacle_to_webhook(queue: Queue) -> str:
         f"Queue {queue.name!r} has a consumer, {consumer.place}, and a message goes to one. "
         f"Subscribe another queue to the topic, and send that one's messages."
     )
+
+
+def in_words(webhook: Described) -> str:
+    """Say whether a webhook is sent to, and why not."""
+    if webhook.disabled_by is not None:
+        reason = f": {webhook.reason}" if webhook.reason else ""
+        return f"is disabled by {webhook.disabled_by or '?'}{reason}"
+    if webhook.rests_for:
+        failures = f"{webhook.failures:,} failures in a row"
+        return f"rests for {webhook.rests_for:,.0f} seconds more after {failures}"
+    return "is enabled"
 
 
 def _rows(using: str | None) -> QuerySet[Webhook]:

@@ -4,10 +4,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from messaging import control
+from messaging.control.webhooks import in_words
 from messaging.management.operators import EXIT_CODES, OperatorCommand
 from messaging.management.showing import table
 from messaging.store.connection import connection_for
-from messaging.store.webhooks import Described, described
+from messaging.store.webhooks import described
 
 HEADINGS = ("webhook", "queue", "secret", "state")
 
@@ -57,14 +58,5 @@ class Command(OperatorCommand):
             for webhook in described(connection_for(self.using))
             if not names or webhook.name in names
         ]
-        rows = [(each.name, each.queue, each.secret, _state(each)) for each in found]
+        rows = [(each.name, each.queue, each.secret, in_words(each)) for each in found]
         self.answer(table(HEADINGS, rows), [each._asdict() for each in found])
-
-
-def _state(webhook: Described) -> str:
-    if webhook.disabled_by is not None:
-        reason = f": {webhook.reason}" if webhook.reason else ""
-        return f"disabled by {webhook.disabled_by or '?'}{reason}"
-    if webhook.rests_for:
-        return f"rests for {webhook.rests_for:,.0f} s after {webhook.failures:,} failures in a row"
-    return "enabled"

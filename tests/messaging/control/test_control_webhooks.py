@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from messaging import consumer, control
+from messaging import consumer, control, send
 from messaging.exceptions import InvalidDefinitions, UnknownWebhook
 from messaging.models import Queue, Webhook
 
@@ -79,7 +79,7 @@ class TestVerbs:
 
 class TestCommand:
     def test_it_lists_them_with_their_states(self, webhook: Webhook) -> None:
-        assert call("list", "partner").endswith("partner  letters  partner  enabled")
+        assert call("list", "partner").endswith("partner  letters  partner  is enabled")
         rest(webhook, 60)
         assert "after 7 failures in a row" in call()
         call("disable", "partner", "--reason", "They asked.")
@@ -193,3 +193,20 @@ class TestDoctor:
         assert self.told() == [
             "Webhook partner rests for 3,600 seconds more after 7 failures in a row."
         ]
+
+
+class TestExplain:
+    def test_a_message_whose_webhook_is_disabled_says_by_whom_and_why(
+        self, webhook: Webhook
+    ) -> None:
+        control.disable_webhook(webhook, by="receiver", reason="answered 410 Gone")
+        (why,) = control.explain(send("letters", 1))
+        assert (why.cause, why.by) == (control.Cause.WEBHOOK, "receiver")
+        assert why.text == (
+            "Its webhook, partner, is disabled by receiver: answered 410 Gone. Enable it."
+        )
+
+    def test_one_whose_webhook_rests_says_for_how_long(self, webhook: Webhook) -> None:
+        rest(webhook, 3_600)
+        (why,) = control.explain(send("letters", 1))
+        assert "rests for 3,600 seconds more after 7 failures in a row" in why.text
