@@ -25,10 +25,8 @@ def rest_after(failures: int) -> float:
     return min(LONGEST_REST, FIRST_REST * 2.0 ** min(failures - FAILURES, 30))
 
 
-def may_send(webhook: WebhookRow, using: str | None) -> bool:
-    """Tell whether a webhook may be sent to: one on trial by one worker alone."""
-    if webhook.rests_until is None:
-        return True
+def may_try(webhook: WebhookRow, using: str | None) -> bool:
+    """Tell whether this worker is the one that tries a webhook again whose rest is over."""
     return webhooks.begin_trial(connection_for(using), webhook, webhook.timeout + MARGIN)
 
 

@@ -21,6 +21,8 @@ BUSY = (429, 503)
 LONGEST_WAIT = 86_400.0
 # How soon to look again whether another worker has found that a webhook answers; seconds.
 TRIAL_WAIT = 1.0
+# Until when a process has surely read the rows again, and leaves out what rests; seconds.
+READ_AGAIN = 5.0
 
 
 class Postponed(Retry):
@@ -49,7 +51,8 @@ class Endpoint:
         rest = self._rests_until - time.monotonic()
         if rest > 0:
             return await message.arelease(after=rest)
-        if not await sync_to_async(breaker.may_send)(self.webhook, self._using):
+        on_trial = self.webhook.rests_until is not None
+        if on_trial and not await sync_to_async(breaker.may_try)(self.webhook, self._using):
             return await message.arelease(after=TRIAL_WAIT)
         try:
             answer = await self._send(message)
@@ -77,7 +80,7 @@ class Endpoint:
     async def _fail(self, asked: float = 0.0) -> None:
         self._has_failed = True
         rest = await sync_to_async(breaker.failed)(self.webhook, asked, self._using)
-        self._rests_until = max(self._rests_until, time.monotonic() + rest)
+        self._rest(rest)
 
     async def _recover(self) -> None:
         self._has_failed = False
@@ -90,8 +93,13 @@ class Endpoint:
         await sync_to_async(control.disable_webhook)(
             self.webhook.name, by="receiver", reason="answered 410 Gone", using=self._using
         )
-        self._rests_until = float("inf")
+        self._rest(READ_AGAIN)
         await message.arelease()
+
+    def _rest(self, seconds: float) -> None:
+        """Give back what is claimed until the row is read again."""
+        until = time.monotonic() + min(seconds, READ_AGAIN)
+        self._rests_until = max(self._rests_until, until)
 
 
 def seconds_of(retry_after: str | None) -> float | None:

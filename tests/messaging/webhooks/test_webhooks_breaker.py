@@ -9,7 +9,7 @@ from effects import waiting
 from messaging import control, send, send_many
 from messaging.models import Attempt, Queue
 from messaging.store.webhooks import served
-from messaging.webhooks.breaker import FAILURES, FIRST_REST, LONGEST_REST, may_send, rest_after
+from messaging.webhooks.breaker import FAILURES, FIRST_REST, LONGEST_REST, may_try, rest_after
 
 pytestmark = pytest.mark.django_db
 
@@ -92,8 +92,8 @@ def test_a_trial_that_fails_doubles_the_rest(failing, receiver, deliver):
 def test_of_two_workers_that_see_the_rest_to_be_over_one_tries(failing):
     end_the_rest()
     (row,) = served(connection, None)
-    assert may_send(row, None)
-    assert not may_send(row, None)
+    assert may_try(row, None)
+    assert not may_try(row, None)
     assert served(connection, None) == []
 
 
@@ -101,7 +101,7 @@ def test_what_another_worker_tries_is_given_back_uncounted(failing, receiver, de
     end_the_rest()
     send("hooks", "trial")
     (row,) = served(connection, None)
-    assert may_send(row, None)
+    assert may_try(row, None)
     monkeypatch.setattr("messaging.store.webhooks.served", lambda *_: [row])
     deliver()
     assert receiver.requests == []

@@ -179,6 +179,17 @@ class TestGone:
         assert not Attempt.objects.exists()
         assert len(receiver.requests) == 1
 
+    def test_what_was_claimed_meanwhile_is_given_back_uncounted(self, webhook, receiver, runner):
+        before = runner()
+        receiver.answer(410)
+        send("hooks", 1)
+        before.run_round()
+        send("hooks", 2)
+        before.run_round()
+        assert len(receiver.requests) == 1
+        assert sum(waiting().values()) == 2
+        assert not Attempt.objects.exists()
+
 
 class TestRetryAfter:
     @pytest.mark.parametrize("status", [429, 503])
