@@ -15,6 +15,8 @@ import pytest
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import connection, connections
+from django.test import TransactionTestCase
+from pristine import Pristine
 from psycopg.conninfo import make_conninfo
 from receiver import Receiver
 
@@ -65,6 +67,22 @@ def _drop_databases_of_ended_runs() -> None:
                 # Two runs that start together both see it.
                 with suppress(psycopg.errors.InvalidCatalogName):
                     server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Make the database, and clean up after tests that commit by giving its first rows back."""
+    with django_db_blocker.unblock():
+        pristine = Pristine()
+    by_truncating = TransactionTestCase._fixture_teardown
+
+    def clean_up(case: TransactionTestCase) -> None:
+        if not pristine.restore():
+            by_truncating(case)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", clean_up)
+        yield
 
 
 @pytest.fixture

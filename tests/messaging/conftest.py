@@ -59,6 +59,19 @@ def subscribe(db: None) -> Callable[..., Subscription]:
 
 
 @pytest.fixture
+def invoices(
+    queue: Callable[..., Queue],
+    topic: Callable[..., Topic],
+    subscribe: Callable[..., Subscription],
+) -> Queue:
+    """Return a queue that takes what is sent to it and what is published to orders.placed."""
+    topic("orders.placed")
+    created = queue("invoices")
+    subscribe("orders.placed", "invoices")
+    return created
+
+
+@pytest.fixture
 def declared() -> Iterator[consuming.Declarations]:
     """Give a test declarations of its own, empty at first; what code declared comes back after."""
     known = consuming.declarations

@@ -43,15 +43,6 @@ def execute(sql):
         cursor.execute(sql)
 
 
-@pytest.fixture
-def invoices(queue, topic, subscribe):
-    """Return the queue in which everything that this module sends arrives."""
-    topic("orders.placed")
-    created = queue("invoices")
-    subscribe("orders.placed", "invoices")
-    return created
-
-
 @pytest.fixture(autouse=True, scope="module")
 def far(django_db_setup):
     """Give the same database a second alias, `far`, on a way that can be cut."""

@@ -1,13 +1,12 @@
 """The feed gives each topic message once, whatever order transactions commit in."""
 
 import random
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from held import Elsewhere, Held
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +14,6 @@ from messaging import control, feed, publish, publish_many, send
 from messaging.feed import BadCursor, Cursor, News, Snapshot
 from messaging.models import DeadLetter, Message, Queue, Topic
 from messaging.store import feed as store
-
-Elsewhere = Callable[..., Future[Any]]
 
 
 @pytest.fixture
@@ -30,25 +27,6 @@ for_real = pytest.mark.usefixtures("committing")
 
 def bodies(news: News) -> list[str | None]:
     return [event.body for event in news.events]
-
-
-class Held:
-    """A transaction elsewhere that has published, and commits when told."""
-
-    def __init__(self, elsewhere: Elsewhere, body: Any) -> None:
-        self._published, self._may_commit = threading.Event(), threading.Event()
-        self._future = elsewhere(self._run, body)
-        assert self._published.wait(15)
-
-    def _run(self, body: Any) -> None:
-        with transaction.atomic():
-            publish("parcels.sent", body)
-            self._published.set()
-            assert self._may_commit.wait(15)
-
-    def commit(self) -> None:
-        self._may_commit.set()
-        self._future.result(15)
 
 
 @for_real
@@ -100,7 +78,7 @@ def test_a_transaction_that_took_a_lower_id_and_commits_late_is_not_missed(
     elsewhere: Elsewhere,
 ) -> None:
     start = feed.latest().cursor
-    late = Held(elsewhere, "late")
+    late = Held(elsewhere, "late", topic="parcels.sent")
     publish("parcels.sent", "early")
     first = feed.since(start)
     late.commit()
@@ -231,7 +209,7 @@ def test_a_row_restored_from_another_server_is_not_read_again_and_again() -> Non
 def test_a_long_transaction_elsewhere_does_not_make_readers_read_everything_again(
     elsewhere: Elsewhere,
 ) -> None:
-    held = Held(elsewhere, "held")
+    held = Held(elsewhere, "held", topic="parcels.sent")
     publish_many("parcels.sent", range(2_000))
     cursor = feed.latest().cursor
     assert cursor.snapshot.xmin < cursor.snapshot.xmax - 1

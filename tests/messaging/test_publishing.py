@@ -8,6 +8,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 from django.utils.translation import gettext_lazy
+from senders import hundreds_to_queue, to_queue, to_topic
 
 from messaging import (
     InvalidMessage,
@@ -27,14 +28,6 @@ from messaging.testing import drain
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 
 
-def to_queue(body, **options):
-    return send("invoices", body, **options)
-
-
-def to_topic(body, **options):
-    return publish("orders.placed", body, **options)
-
-
 def many_to_queue(body, **options):
     return send_many("invoices", [body], **options)[0]
 
@@ -43,24 +36,10 @@ def many_to_topic(body, **options):
     return publish_many("orders.placed", [body], **options)[0]
 
 
-def hundreds_to_queue(body, **options):
-    return send_many("invoices", [body] * 600, **options)[0]
-
-
-ONE = pytest.mark.parametrize("sender", [to_queue, to_topic])
 EACH = pytest.mark.parametrize("sender", [to_queue, to_topic, many_to_queue, many_to_topic])
 ALL = pytest.mark.parametrize(
     "sender", [to_queue, to_topic, many_to_queue, many_to_topic, hundreds_to_queue]
 )
-
-
-@pytest.fixture
-def invoices(queue, topic, subscribe):
-    """Return the queue in which everything that this module sends arrives."""
-    topic("orders.placed")
-    created = queue("invoices")
-    subscribe("orders.placed", "invoices")
-    return created
 
 
 @pytest.fixture

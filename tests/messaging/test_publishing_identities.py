@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
+from senders import ONE
 
 from messaging import (
     DeduplicationConflict,
@@ -26,26 +27,6 @@ from messaging.models import Deduplication, Delivery, Message, Queue, Scheduled,
 RANDOM = uuid.UUID("5e0c7f4e-8d1b-4a57-9c39-2b7a1c4f6d10")
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
-
-
-def to_queue(body="x", **options):
-    return send("invoices", body, **options)
-
-
-def to_topic(body="x", **options):
-    return publish("orders.placed", body, **options)
-
-
-ONE = pytest.mark.parametrize("sender", [to_queue, to_topic])
-
-
-@pytest.fixture
-def invoices(queue, topic, subscribe):
-    """Return the queue in which everything that this module sends arrives."""
-    topic("orders.placed")
-    created = queue("invoices")
-    subscribe("orders.placed", "invoices")
-    return created
 
 
 def windows(seconds):

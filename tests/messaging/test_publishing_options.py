@@ -6,6 +6,7 @@ import decimal
 import pytest
 from django.db import connection
 from django.utils import timezone
+from senders import hundreds_to_queue, to_queue, to_topic
 
 from messaging import (
     InvalidMessage,
@@ -26,24 +27,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
 HOUR = datetime.timedelta(hours=1)
 
 
-def to_queue(body, **options):
-    return send("invoices", body, **options)
-
-
-def to_topic(body, **options):
-    return publish("orders.placed", body, **options)
-
-
 def many_to_queue(body, **options):
     return send_many("invoices", [body, body], **options)[0]
 
 
 def many_to_topic(body, **options):
     return publish_many("orders.placed", [body, body], **options)[0]
-
-
-def hundreds_to_queue(body, **options):
-    return send_many("invoices", [body] * 600, **options)[0]
 
 
 def hundreds_to_topic(body, **options):
@@ -54,15 +43,6 @@ ALL = pytest.mark.parametrize(
     "sender",
     [to_queue, to_topic, many_to_queue, many_to_topic, hundreds_to_queue, hundreds_to_topic],
 )
-
-
-@pytest.fixture
-def invoices(queue, topic, subscribe):
-    """Return the queue in which everything that this module sends arrives."""
-    topic("orders.placed")
-    created = queue("invoices")
-    subscribe("orders.placed", "invoices")
-    return created
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, connection, connections, transaction
+from senders import to_queue, to_topic
 
 from messaging import (
     MessagingError,
     UnknownQueue,
     apublish,
     asend,
-    publish,
     publish_many,
     send,
     send_many,
@@ -21,14 +21,6 @@ from messaging import (
 from messaging.models import Delivery, Message, Scheduled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("bare")]
-
-
-def to_queue(body, **options):
-    return send("invoices", body, **options)
-
-
-def to_topic(body, **options):
-    return publish("orders.placed", body, **options)
 
 
 def later(body, **options):
@@ -49,15 +41,6 @@ def hundreds(body, **options):
 
 SENDERS = [to_queue, to_topic, later, once, many, hundreds]
 EACH = pytest.mark.parametrize("sender", SENDERS)
-
-
-@pytest.fixture
-def invoices(queue, topic, subscribe):
-    """Return the queue in which everything that this module sends arrives."""
-    topic("orders.placed")
-    created = queue("invoices")
-    subscribe("orders.placed", "invoices")
-    return created
 
 
 def waiting():

@@ -6,6 +6,7 @@ import pytest
 from django.db import connection, transaction
 from django.db.models import Count
 from django.utils import timezone
+from senders import ONE
 
 from messaging import DeduplicationConflict, publish, publish_many, send, send_many
 from messaging.models import (
@@ -35,26 +36,6 @@ def execute(sql, params=()):
     with connection.cursor() as cursor:
         cursor.execute(sql, params)
         return cursor.fetchall() if cursor.description else []
-
-
-def to_queue(body="x", **options):
-    return send("invoices", body, **options)
-
-
-def to_topic(body="x", **options):
-    return publish("orders.placed", body, **options)
-
-
-ONE = pytest.mark.parametrize("sender", [to_queue, to_topic])
-
-
-@pytest.fixture
-def invoices(queue, topic, subscribe):
-    """Return the queue in which everything that this module sends arrives."""
-    topic("orders.placed")
-    created = queue("invoices")
-    subscribe("orders.placed", "invoices")
-    return created
 
 
 class TestFanOut:

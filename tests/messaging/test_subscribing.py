@@ -29,9 +29,10 @@ from messaging import (
 from messaging.control.ephemeral import sweep_ephemeral
 from messaging.ephemeral import Messages
 from messaging.models import Delivery, Message, Queue, Subscription
-from messaging.worker import process as worker_process
+from messaging.worker import housekeeping
 from messaging.worker.allowance import Allowance
-from messaging.worker.process import Options, Process
+from messaging.worker.options import Options
+from messaging.worker.process import Process
 from messaging.worker.slots import Slots
 
 pytestmark = pytest.mark.usefixtures("bare")
@@ -363,11 +364,11 @@ class TestSignsOfLife:
         assert left_over() == (0, 0)
 
     def test_workers_sweep(self, abandoned, declared, elsewhere, until, monkeypatch):
-        monkeypatch.setattr(worker_process, "EPHEMERAL_EVERY", 0.1)
+        monkeypatch.setattr(housekeeping, "EPHEMERAL_EVERY", 0.1)
         abandoned()
         let_time_pass()
-        house = Process(Options(consumers=[]), Slots(2), range(1), Allowance(None), parent=0)
-        elsewhere(house._keep_house).result(15)
+        process = Process(Options(consumers=[]), Slots(2), range(1), Allowance(None), parent=0)
+        elsewhere(process._house.keep).result(15)
         until(lambda: left_over() == (0, 0))
 
     def test_async_code_listens_the_same_way(self):

@@ -195,6 +195,7 @@ class TestAHandlerInTime:
         assert len(effects()) + len(failures()) == 60
 
     def test_has_a_time_of_its_own_each(self, declare):
+        # Fifteen together take longer than each of them may.
         declare(lambda message: time.sleep(0.05), timeout=0.5, transaction_size=50)
         send_many("invoices", range(15))
         drain("invoices")

@@ -13,10 +13,12 @@ from effects import effects, execute, take_effect
 from messaging import Retry, consumer, control, send, signals
 from messaging.models import Queue, Stat, Worker
 from messaging.testing import drain
+from messaging.worker import housekeeping, presence
 from messaging.worker import process as module
 from messaging.worker.allowance import Allowance
 from messaging.worker.configuration import consumers_for
-from messaging.worker.process import Options, Process
+from messaging.worker.options import Options
+from messaging.worker.process import Process
 from messaging.worker.slots import Slots
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -113,7 +115,7 @@ def test_it_makes_due_what_is_due(process, run, until):
 
 
 def test_it_forgets_what_is_past_its_retention(process, run, until, monkeypatch):
-    monkeypatch.setattr(module, "PRUNE_EVERY", 0.1)
+    monkeypatch.setattr(housekeeping, "PRUNE_EVERY", 0.1)
     send("invoices", 1)
     send("emails", 2, delay=3600)
 
@@ -232,7 +234,7 @@ def test_trouble_with_the_house_does_not_stop_the_work(process, run, until, monk
     def refuse(connection, heartbeat):
         raise OperationalError("no room for heartbeats")
 
-    monkeypatch.setattr(module.workers, "beat", refuse)
+    monkeypatch.setattr(presence.workers, "beat", refuse)
     send("invoices", 1)
     assert run(process(), lambda: until(effects)) == 0
     assert "Worker cannot keep house" in caplog.text
@@ -284,7 +286,7 @@ def test_what_outlasts_the_grace_is_abandoned_and_not_counted(
 def test_a_retry_comes_when_it_is_due_and_not_at_the_next_look(
     process, run, until, monkeypatch, key, after
 ):
-    monkeypatch.setattr(module, "DUE_EVERY", 3600.0)
+    monkeypatch.setattr(housekeeping, "DUE_EVERY", 3600.0)
 
     def fail_once(message):
         if message.attempt == 1:
@@ -297,14 +299,15 @@ def test_a_retry_comes_when_it_is_due_and_not_at_the_next_look(
 
     def play():
         # The first look is over, and the next one is in an hour.
-        until(lambda: a_process._due_at["promote"] > time.monotonic() + 60)
+        until(lambda: a_process._house._promoting.at > time.monotonic() + 60)
         send("retried", 1, ordering_key=key)
         until(lambda: effects() == ["handled"])
 
     run(a_process, play)
 
 
-def test_what_is_due_and_locked_is_not_asked_for_in_circles(process, elsewhere, until):
+def test_what_is_due_and_locked_is_not_asked_for_in_circles(process, elsewhere, until, monkeypatch):
+    monkeypatch.setattr(housekeeping, "DUE_EVERY", 3600.0)
     send("invoices", 1, delay=3600)
     execute("UPDATE messaging_scheduled SET due_at = statement_timestamp()")
     locked, may_end = [], []
@@ -316,14 +319,13 @@ def test_what_is_due_and_locked_is_not_asked_for_in_circles(process, elsewhere, 
 
     locking = elsewhere(lock)
     until(lambda: locked)
-    a_process = process()
-    assert a_process._is_due("promote", every=3600)
+    house = process()._house
     asked = time.monotonic()
-    a_process._promote()
+    house.keep()
     may_end.append(True)
     locking.result()
     # Soon, and not at once.
-    assert 0.05 < a_process._due_at["promote"] - asked < 3600
+    assert 0.05 < house._promoting.at - asked < 3600
 
 
 def test_observers_hear_of_its_start_and_end(process):

@@ -14,7 +14,7 @@ from effects import delivered, execute, failures
 from messaging import send
 from messaging.models import Delivery
 from messaging.worker import supervisor as module
-from messaging.worker.process import Options
+from messaging.worker.options import Options
 from messaging.worker.supervisor import Supervisor
 
 # Tests have threads where the supervisor has none, and fork with care.

@@ -12,7 +12,19 @@ from machinery import Database, Server, Worker, wait_until
 from messaging import send_many
 
 ALIAS = "scenario"
+# These begin first, so that no process is left with one of them when the others are done.
+LONGEST = {
+    "test_replay.py",
+    "test_replay_under_kills.py",
+    "test_keys_under_kills.py",
+    "test_conservation.py",
+}
 numbers = count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +86,15 @@ def start_worker(database: Database, tmp_path: Path) -> Iterator[Callable[..., W
         worker = Worker(database, tmp_path / f"worker-{len(workers)}.log", arguments, command)
         workers.append(worker)
         if ready:
-            wait_until(lambda: database.workers >= ready or not worker.is_running)
-            assert len(worker.children) == ready, worker.output
+            wait_until(
+                lambda: not worker.is_running or is_ready(worker, ready),
+                report=lambda: worker.output,
+            )
+            assert worker.is_running, worker.output
         return worker
+
+    def is_ready(worker: Worker, processes: int) -> bool:
+        return database.workers >= processes and len(worker.children) == processes
 
     yield start
     for worker in workers:

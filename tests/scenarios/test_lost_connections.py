@@ -100,12 +100,17 @@ def test_a_server_without_a_free_connection_is_waited_for(database, send_all, st
         output = worker.output
         return output.count("too many clients") >= 2 and output.count("Worker reconnects") > before
 
-    try:
-        database.value(TERMINATE)
-        while not is_felt():
-            with suppress(psycopg.OperationalError):
+    def take_all() -> bool:
+        """Take what is free, and from the worker what it has; tell whether that is felt."""
+        looking.execute(TERMINATE)
+        with suppress(psycopg.OperationalError):
+            while len(taken) <= 100:
                 taken.append(psycopg.connect(server.url("postgres")))
-            assert len(taken) <= 100
+        return is_felt()
+
+    try:
+        with psycopg.connect(database.url, autocommit=True) as looking:
+            wait_until(take_all, report=lambda: worker.output)
     finally:
         for connection in taken:
             connection.close()

@@ -1,4 +1,4 @@
-"""Real orders go through the shop while its workers are killed: the same sums and order."""
+"""Real orders go through the shop while its workers are killed: to the cent, and in order."""
 
 import random
 import time

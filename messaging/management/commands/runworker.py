@@ -19,7 +19,7 @@ from messaging.sync import is_migrated, synchronise
 from messaging.webhooks.serving import Endpoints, are_installed, queues_with_webhooks
 from messaging.worker.configuration import Finder, consumers_for
 from messaging.worker.naming import NameTaken, give_back_name, take_name
-from messaging.worker.process import Options
+from messaging.worker.options import Options
 from messaging.worker.reloading import is_reloaded, run_reloading
 from messaging.worker.supervisor import Supervisor
 

@@ -3,15 +3,13 @@
 import datetime
 import io
 import json
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import transaction
+from held import Elsewhere, Held
 
 from messaging import consumer, control, publish, publish_many, send, send_many
 from messaging.control import Filter, operating
@@ -19,7 +17,6 @@ from messaging.exceptions import InvalidOption, OperationRefused, QueueDisabled,
 from messaging.models import Delivery, Message, Operation, Queue, Subscription, Topic
 from messaging.testing import drain
 
-Elsewhere = Callable[..., Future[Any]]
 LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -47,25 +44,6 @@ def bodies(queue: Queue) -> list[Any]:
     ids = [row.message_id for row in Delivery.objects.filter(queue=queue).order_by("id")]
     found = Message.objects.in_bulk(ids)
     return [found[each].body for each in ids]
-
-
-class Held:
-    """A transaction elsewhere that has published, and commits when told."""
-
-    def __init__(self, elsewhere: Elsewhere, body: Any) -> None:
-        self._published, self._may_commit = threading.Event(), threading.Event()
-        self._future = elsewhere(self._run, body)
-        assert self._published.wait(15)
-
-    def _run(self, body: Any) -> None:
-        with transaction.atomic():
-            publish("letters.sent", body)
-            self._published.set()
-            assert self._may_commit.wait(15)
-
-    def commit(self) -> None:
-        self._may_commit.set()
-        self._future.result(15)
 
 
 def test_a_queue_is_replayed_from_a_time_with_its_own_messages(

@@ -5,7 +5,10 @@ import django
 from config.settings import *
 from config.settings import INSTALLED_APPS, env
 
-INSTALLED_APPS = [*INSTALLED_APPS, "trials"]
+# Hundreds of processes are started here, and none needs these, which take as long to import as all
+# the rest.
+NOT_NEEDED = {"daphne", "django_rq"}
+INSTALLED_APPS = [*(app for app in INSTALLED_APPS if app not in NOT_NEEDED), "trials"]
 MESSAGING = env.json("TRIALS_MESSAGING", default={})
 
 MAIL_BACKEND = "django.core.mail.backends.dummy.EmailBackend"

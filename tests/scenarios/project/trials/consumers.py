@@ -46,7 +46,7 @@ def end(message: Message) -> None:
         case {"end": "killed"}:
             os.kill(os.getpid(), signal.SIGKILL)
         case {"end": "linger"}:
-            time.sleep(1)
+            time.sleep(1)  # longer than servers of the scenarios wait, and than a death takes
         case {"end": "raise"}:
             raise ValueError("This message always fails.")
         case {"end": "fail once"} if message.attempt == 1:
