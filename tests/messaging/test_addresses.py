@@ -1,10 +1,14 @@
 """Webhooks are sent to public hosts only, however an address is spelled or wrapped."""
 
+import socket
+from contextlib import suppress
 from ipaddress import ip_address
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from messaging.addresses import MAX_LENGTH, allow, check_url, is_allowance, is_public
+from messaging.addresses import MAX_LENGTH, PORTS, allow, check_url, is_allowance, is_public
 from messaging.exceptions import InvalidURL
 
 PUBLIC = ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
@@ -25,6 +29,9 @@ INSIDE = {
     "Teredo": ["2001:0:4136:e378:8000:63bf:3fff:fdd2"],
     "outside of what is given out": ["4000::1", "100::1"],
 }
+
+# Anything, and what looks like an address in some spelling.
+URLS = st.text() | st.from_regex(r"https?://[0-9a-fx.:%@\[\]]{1,30}(/[!-~]{0,5})?", fullmatch=True)
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +129,20 @@ class TestURLs:
     def test_an_address_in_an_odd_spelling_is_refused_even_where_it_is_public(self, host):
         with pytest.raises(InvalidURL, match=r"odd spelling|no host"):
             check_url(f"https://{host}/")
+
+    @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(URLS)
+    def test_whatever_is_written_leads_to_a_public_host_or_is_refused(self, url):
+        try:
+            target = check_url(url)
+        except InvalidURL as refusal:
+            assert str(refusal).startswith("url=")
+            return
+        assert (target.scheme, target.port in PORTS) == ("https", True)
+        with suppress(OSError):
+            # What the C library takes for an address was recognised as one.
+            packed = socket.inet_aton(target.host)
+            assert is_public(ip_address(packed))
 
 
 class TestAllowedHosts:
