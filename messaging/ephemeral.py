@@ -4,6 +4,7 @@ A small thread gives the signs of life while the block is open, so that handling
 it dies with the process. The workers' house-keeping then deletes what is left.
 """
 
+import datetime
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -32,23 +33,26 @@ def subscription(
     *,
     filter: Mapping[str, Any] | None = None,
     filter_scope: str = "headers",
+    since: datetime.datetime | datetime.timedelta | int | str | None = None,
     idle_timeout: Seconds = 30,
     using: str | None = None,
 ) -> Iterator["Messages"]:
     """Subscribe to a topic or pattern for as long as the block lasts, each block by itself.
 
     Gives a function: ``for message in messages(wait=5): ... message.acknowledge()``. What was
-    published before the block does not come. On leaving it, also by an exception, the subscription
-    ends and its queue is deleted with what still waits there. When the process dies, or cannot
-    reach the database, for ``idle_timeout`` seconds (5 to 86,400), the workers do that.
+    published before the block does not come, unless ``since`` says from when on, as for
+    subscribe(): it waits when the block begins. On leaving it, also by an exception, the
+    subscription ends and its queue is deleted with what still waits there. When the process dies,
+    or cannot reach the database, for ``idle_timeout`` seconds (5 to 86,400), the workers do that.
 
     Raises InvalidName, InvalidFilter, InvalidOption, and NotSupported inside of a transaction,
-    whose rollback would undo the subscription.
+    whose rollback would undo the subscription; OperationRefused as subscribe(since=).
     """
     messages = Messages(pattern, filter, filter_scope, idle_timeout, using)
-    messages.begin()
+    messages.begin(since)
     messages.live()
     try:
+        messages.catch_up()
         yield messages
     finally:
         messages.end()
@@ -60,6 +64,7 @@ async def asubscription(
     *,
     filter: Mapping[str, Any] | None = None,
     filter_scope: str = "headers",
+    since: datetime.datetime | datetime.timedelta | int | str | None = None,
     idle_timeout: Seconds = 30,
     using: str | None = None,
 ) -> AsyncIterator["AsyncMessages"]:
@@ -69,9 +74,10 @@ async def asubscription(
     """
     messages = AsyncMessages(pattern, filter, filter_scope, idle_timeout, using)
     # Cancelled meanwhile, it leaves a subscription without any sign of life, which is swept.
-    await sync_to_async(messages.begin)()
+    await sync_to_async(messages.begin)(since)
     messages.live()
     try:
+        await sync_to_async(messages.catch_up)()
         yield messages
     finally:
         messages.die()
@@ -97,17 +103,25 @@ class Listening:
         self._left = threading.Event()
         self._is_swept = False
         self._id = 0
+        self._operation: int | None = None
         self.queue = ""
 
-    def begin(self) -> None:
+    def begin(self, since: Any = None) -> None:
         """Subscribe."""
         from .control.ephemeral import begin_ephemeral
 
         connection = connection_for(self._using)
         check_commits(connection, "subscription()", "the subscription")
-        self._id, self.queue = begin_ephemeral(
-            self.pattern, *self._filter, self._idle_timeout, using=self._using
+        self._id, self.queue, self._operation = begin_ephemeral(
+            self.pattern, *self._filter, self._idle_timeout, since=since, using=self._using
         )
+
+    def catch_up(self) -> None:
+        """Have what was published before wait, where it was asked for."""
+        from .control.replaying import carried_out
+
+        if self._operation is not None:
+            carried_out(self._operation, self._using)
 
     def live(self) -> None:
         """Give signs of life from now on."""

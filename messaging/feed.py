@@ -6,6 +6,7 @@ did not see is new, so a transaction that took a low id and commits late is neve
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,9 +123,11 @@ class News:
         )
 
 
-def latest(*, topic: str | None = None, limit: int = LIMIT, using: str | None = None) -> News:
-    """Return the newest events of a topic, or of all, and the cursor to go on from."""
-    found = store.latest(connection_for(using), topic=topic, limit=limit)
+def latest(
+    *, topics: Collection[str] | None = None, limit: int = LIMIT, using: str | None = None
+) -> News:
+    """Return the newest events of some topics, or of all, and the cursor to go on from."""
+    found = store.latest(connection_for(using), topics=topics, limit=limit)
     return News(
         seen=None,
         cursor=Cursor.parse(f"{found.snapshot}@{found.at}"),
@@ -134,17 +137,21 @@ def latest(*, topic: str | None = None, limit: int = LIMIT, using: str | None = 
 
 
 def since(
-    cursor: Cursor, *, topic: str | None = None, limit: int = LIMIT, using: str | None = None
+    cursor: Cursor,
+    *,
+    topics: Collection[str] | None = None,
+    limit: int = LIMIT,
+    using: str | None = None,
 ) -> News:
     """Return the events that the cursor has not seen; raise BadCursor for one from the future."""
     connection = connection_for(using)
-    found = store.since(connection, cursor.snapshot, topic=topic, limit=limit)
+    found = store.since(connection, cursor.snapshot, topics=topics, limit=limit)
     now = Cursor.parse(f"{found.snapshot}@{found.at}")
     if cursor.snapshot.xmax > now.snapshot.xmax:
         raise BadCursor("it lies ahead of the database")
     skipped = 0
     if len(found.rows) >= limit:
-        counted = store.count(connection, cursor.snapshot, found.snapshot, topic=topic)
+        counted = store.count(connection, cursor.snapshot, found.snapshot, topics=topics)
         skipped = max(0, counted - len(found.rows))
     return News(
         seen=cursor,

@@ -1,4 +1,4 @@
-"""Operations on many messages: see how far they are, cancel them, go on with them."""
+"""Operations on many messages: begin them, see how far they are, cancel them, go on with them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from .. import control
+from ..control.history import DIRECT
 from ..control.operating import KINDS, described
 from ..models import Operation as Carried
 from ..store.depths import COUNT_LIMIT, counted
+from .beginning import BeginningAdmin
 from .deadletters import preformatted, with_names
 from .lists import RecordAdmin
 from .operations import Operation, OperationsAdmin, Selection
@@ -60,7 +62,7 @@ RESUME = Operation(
 
 
 @admin.register(Carried)
-class OperationAdmin(OperationsAdmin, RecordAdmin):
+class OperationAdmin(BeginningAdmin, OperationsAdmin, RecordAdmin):
     list_display = ("id", "what", "state", "queue_name", "to_name", "progress", "created_by",
                     "created_at", "meant")  # fmt: skip
     list_filter = ("state",)
@@ -77,7 +79,7 @@ class OperationAdmin(OperationsAdmin, RecordAdmin):
 
     def links(self, request: HttpRequest, object_id: str) -> list[tuple[str, Any]]:
         found = self.get_object(request, object_id)
-        if found is None or not may_steer(request.user, found):
+        if found is None or found.options.get(DIRECT) or not may_steer(request.user, found):
             return []
         useful = {"running": CANCEL.label, "cancelled": RESUME.label, "failed": RESUME.label}
         links = super().links(request, object_id)

@@ -7,7 +7,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.core import signing
 from django.db.models import OuterRef, Q, QuerySet, Subquery
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.template.defaultfilters import truncatechars
 from django.template.loader import render_to_string
 from django.urls import URLPattern, path
@@ -65,10 +65,10 @@ class GroupRedriveForm(RedriveForm):
     )
 
 
-def begin_redrive(selection: Selection, conditions: dict[str, Any]) -> Begun:
+def begin_redrive(selection: Selection, conditions: dict[str, Any]) -> list[Begun]:
     """Begin to redrive all that the conditions describe, as it was answered."""
     answers = selection.answers
-    return control.begin_redrive(
+    begun = control.begin_redrive(
         conditions=conditions,
         to=answers["to"] or None,
         rate=answers.get("rate"),
@@ -76,11 +76,26 @@ def begin_redrive(selection: Selection, conditions: dict[str, Any]) -> Begun:
         by=selection.by,
         upto=selection.upto,
     )
+    return [begun]
 
 
-def begin_discard(selection: Selection, conditions: dict[str, Any]) -> Begun:
+def begin_discard(selection: Selection, conditions: dict[str, Any]) -> list[Begun]:
     """Begin to delete all that the conditions describe."""
-    return control.begin_discard(conditions=conditions, by=selection.by, upto=selection.upto)
+    return [control.begin_discard(conditions=conditions, by=selection.by, upto=selection.upto)]
+
+
+def conditions_of(query: QueryDict) -> dict[str, Any]:
+    """Return what the list's filter means."""
+    asked = {
+        "dead_reason": query.get("reason__exact"),
+        "origin": search_by_number(query.get("origin__id__exact", "")),
+        "held": search_by_number(query.get("queue__id__exact", "")),
+        "fingerprint": query.get("q", "").strip() or None,
+    }
+    if asked["dead_reason"]:  # among the newest only, as the list says
+        last = DeadLetter.objects.order_by("-pk").values_list("pk", flat=True).first()
+        asked["above"] = max(0, (last or 0) - NEWEST)
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 REDRIVE = Operation(
@@ -104,6 +119,7 @@ REDRIVE = Operation(
     ),
     form=RedriveForm,
     begin=begin_redrive,
+    conditions=conditions_of,
 )
 DISCARD = Operation(
     name="discard",
@@ -115,6 +131,7 @@ DISCARD = Operation(
         ngettext("%d dead letter was deleted.", "%d dead letters were deleted.", count) % count
     ),
     begin=begin_discard,
+    conditions=conditions_of,
 )
 
 
@@ -151,18 +168,6 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
             path("groups/<slug:verb>/", guard(self.group_view), name=f"{name}_group"),
             *super().get_urls(),
         ]
-
-    def conditions(self, request: HttpRequest, newest: int) -> dict[str, Any]:
-        asked = {
-            "dead_reason": request.GET.get("reason__exact"),
-            "origin": search_by_number(request.GET.get("origin__id__exact", "")),
-            "held": search_by_number(request.GET.get("queue__id__exact", "")),
-            "fingerprint": request.GET.get("q", "").strip() or None,
-        }
-        if asked["dead_reason"]:  # among the newest only, as the list says
-            last = DeadLetter.objects.order_by("-pk").values_list("pk", flat=True).first()
-            asked["above"] = max(0, (last or 0) - NEWEST)
-        return {name: value for name, value in asked.items() if value is not None}
 
     def groups_view(self, request: HttpRequest) -> HttpResponse:
         """Show the dead letters by what failed."""
@@ -202,7 +207,7 @@ class DeadLetterAdmin(OperationsAdmin, PayloadAdmin, RecordAdmin):
             except MessagingError as error:
                 messages.error(request, str(error))
                 return HttpResponseRedirect(self.address("groups"))
-            return self.begun(request, begun)
+            return self.begun(request, begun, self.address("groups"))
         samples = [self.describe(row) for row in rows[:SAMPLES]]
         return self.page(
             request,

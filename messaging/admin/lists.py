@@ -3,6 +3,7 @@
 The stock list counts every row, sorts by any column and filters by any lookup that a URL names.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn
 
 from django.contrib import admin, messages
@@ -21,6 +22,7 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
 from ..exceptions import OperationRefused
+from ..models import Operation
 from ..signals import logger, printable
 from ..store.connection import connection_for
 from ..store.depths import COUNT_LIMIT
@@ -199,6 +201,21 @@ class GuardedAdmin(admin.ModelAdmin):
         except OperationRefused as refusal:
             messages.error(request, str(refusal))
             return HttpResponseRedirect(self.address("changelist"))
+
+    def begun(
+        self, request: HttpRequest, operations: Sequence[Operation], back: str
+    ) -> HttpResponse:
+        """Say what was begun, and show it to who may see it; others go back."""
+        for each in operations:
+            text = _("Operation %(number)d was begun: the workers carry it out.")
+            messages.success(request, text % {"number": each.pk})
+        if not operations:
+            messages.warning(request, _("None of what was selected is there any more."))
+        if not operations or not self.may(request, "view_operation"):
+            return HttpResponseRedirect(back)
+        one = [operations[0].pk] if len(operations) == 1 else []
+        view = "change" if one else "changelist"
+        return HttpResponseRedirect(self.address(view, *one, model="operation"))
 
     def refuse(self, request: HttpRequest, name: str) -> NoReturn:
         """Answer 403, and leave a line about who tried what."""

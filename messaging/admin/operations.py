@@ -8,12 +8,14 @@ cannot widen it.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core import signing
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.urls import URLPattern, path
@@ -22,7 +24,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from .. import control, models
+from .. import conf, control, models
 from ..exceptions import MessagingError
 from ..store.depths import counted
 from ..store.purging import Ceiling
@@ -42,12 +44,21 @@ BEGIN_ABOVE = 10_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """What a person has confirmed: rows, the time, answers to the questions, and who it was."""
+    """What a person has confirmed: rows, the time, answers to the questions, and who it was.
+
+    ``count`` is how many rows, at most one more than is counted.
+    """
 
     ids: Iterable[int]
     upto: Ceiling
     by: Any
     answers: dict[str, Any] = field(default_factory=dict)
+    count: int = 0
+
+    @property
+    def is_large(self) -> bool:
+        """Tell whether this is more than one request does well."""
+        return self.count > BEGIN_ABOVE
 
 
 class Confirmation(forms.Form):
@@ -71,18 +82,17 @@ class Operation:
     form: type[Confirmation] = Confirmation
     # Each row counts as one, so what was skipped can be told.
     counts_rows: bool = True
-    # Begins the same for all that the list's filter describes, given as conditions.
-    begin: Callable[[Selection, dict[str, Any]], models.Operation] | None = None
+    # Begins the same for what is large, where the workers can carry it out.
+    begin: Callable[[Selection, dict[str, Any]], Sequence[models.Operation]] | None = None
+    is_large: Callable[[Selection], bool] = attrgetter("is_large")
+    # What the parameters of the list's filter mean, for such a beginning.
+    conditions: Callable[[QueryDict], dict[str, Any]] = lambda query: {}
 
 
 class OperationsAdmin(GuardedAdmin):
     """Offer operations on chosen rows, each behind its permission and a confirmation page."""
 
     operations: tuple[Operation, ...] = ()
-
-    def conditions(self, request: HttpRequest, newest: int) -> dict[str, Any]:
-        """Return what the list's filter means, for an operation on all that it describes."""
-        raise NotImplementedError
 
     def describe(self, row: Any) -> str:
         """Say in a line which row this is, for the confirmation page."""
@@ -179,12 +189,14 @@ class OperationsAdmin(GuardedAdmin):
             upto=Ceiling(*confirmed["upto"]),
             by=request.user,
             answers=form.cleaned_data,
+            count=bounded_count(rows),
         )
         try:
-            if operation.begin and ids is None and bounded_count(rows) > BEGIN_ABOVE:
-                newest = confirmed["chosen"]["newest"]
-                begun = operation.begin(selection, self.conditions(request, newest))
-                return self.begun(request, begun)
+            if operation.begin and operation.is_large(selection):
+                query = QueryDict(confirmed["chosen"].get("query", ""))
+                with transaction.atomic(using=conf.DATABASE):
+                    begun = operation.begin(selection, operation.conditions(query))
+                return self.begun(request, begun, self.address("changelist"))
             count = operation.run(selection)
         except MessagingError as error:
             messages.error(request, str(error))
@@ -193,15 +205,6 @@ class OperationsAdmin(GuardedAdmin):
         if count >= AT_ONCE and bounded_count(rows):
             messages.warning(request, _("There may be more. Confirm again to go on."))
             return self._confirm(request, operation, token, rows)
-        return HttpResponseRedirect(self.address("changelist"))
-
-    def begun(self, request: HttpRequest, operation: models.Operation) -> HttpResponse:
-        """Say that an operation was begun, and show it to who may see it, or else the list."""
-        text = _("Operation %(number)d was begun: the workers carry it out.")
-        messages.success(request, text % {"number": operation.pk})
-        if self.may(request, "view_operation"):
-            url = self.address("change", operation.pk, model="operation")
-            return HttpResponseRedirect(url)
         return HttpResponseRedirect(self.address("changelist"))
 
     def _report(

@@ -17,13 +17,22 @@ from django.utils.translation import gettext_lazy, ngettext
 from .. import control, sync
 from .. import send as send_message
 from ..exceptions import OperationRefused
+from ..models import Operation as Begun
 from ..models import Queue, Subscription, validate_delays
 from ..store.connection import connection_for
 from ..store.depths import counted, depths
+from .beginning import beginnings
 from .editing import ConfigurationAdmin
 from .forms import VersionedForm
 from .lists import GuardedChangeList, search_by_number
-from .operations import AT_ONCE, Confirmation, Operation, OperationsAdmin, Selection
+from .operations import (
+    AT_ONCE,
+    BEGIN_ABOVE,
+    Confirmation,
+    Operation,
+    OperationsAdmin,
+    Selection,
+)
 from .sending import SendingAdmin
 
 
@@ -86,6 +95,20 @@ def purge_chosen(selection: Selection) -> int:
     return count
 
 
+def holds_many(selection: Selection) -> bool:
+    """Tell whether more waits on one of the queues chosen than one request purges well."""
+    found = depths(connection_for(Queue.objects.db), list(selection.ids))
+    return any(each.ready + each.scheduled > BEGIN_ABOVE for each in found.values())
+
+
+def begin_purge(selection: Selection, conditions: dict[str, Any]) -> list[Begun]:
+    """Begin to purge the queues chosen."""
+    return [
+        control.begin_purge(queue, by=selection.by, upto=selection.upto)
+        for queue in _queues(selection)
+    ]
+
+
 def _queues(selection: Selection) -> QuerySet[Queue]:
     return Queue.objects.filter(pk__in=list(selection.ids)).order_by("name")
 
@@ -142,6 +165,8 @@ PURGE = Operation(
     ),
     form=PurgeForm,
     counts_rows=False,
+    begin=begin_purge,
+    is_large=holds_many,
 )
 
 
@@ -285,7 +310,8 @@ class QueueAdmin(SendingAdmin, OperationsAdmin, ConfigurationAdmin):
             PAUSE.label if queue and queue.is_paused else RESUME.label,
             DISABLE.label if queue and queue.is_disabled else ENABLE.label,
         }
-        return [link for link in super().links(request, object_id) if link[1] not in useless]
+        links = [link for link in super().links(request, object_id) if link[1] not in useless]
+        return links + (beginnings(self, request, queue=queue.name) if queue else [])
 
     # Actions of the list.
 

@@ -1,10 +1,14 @@
 """Subscriptions: which topics also go to which queues."""
 
+from typing import Any
+
 from django.contrib import admin
+from django.http import HttpRequest
 
 from ..models import Subscription
+from .beginning import beginnings
 from .editing import ConfigurationAdmin
-from .lists import RelatedFilter
+from .lists import RelatedFilter, search_by_number
 
 
 @admin.register(Subscription)
@@ -25,3 +29,12 @@ class SubscriptionAdmin(ConfigurationAdmin):
         "version",
     )
     readonly_fields = ()
+
+    def links(self, request: HttpRequest, object_id: str) -> list[tuple[str, Any]]:
+        found = Subscription.objects.filter(pk=search_by_number(object_id) or 0)
+        subscription = found.select_related("queue").first()
+        links = super().links(request, object_id)
+        if subscription is None:
+            return links
+        queue, pattern = subscription.queue.name, subscription.pattern
+        return links + beginnings(self, request, queue=queue, subscription=pattern)

@@ -12,7 +12,9 @@ from django.utils.translation import gettext_lazy
 
 from .. import publish as publish_message
 from ..models import Binding, Topic
+from .beginning import beginnings
 from .editing import ConfigurationAdmin
+from .lists import search_by_number
 from .schemas import SchemasAdmin, listed
 from .sending import SendingAdmin
 
@@ -56,6 +58,11 @@ class TopicAdmin(SchemasAdmin, SendingAdmin, ConfigurationAdmin):
     @admin.display(description=gettext_lazy("versions"))
     def schema_versions(self, topic: Any) -> SafeString | str:
         return listed(topic)
+
+    def links(self, request: HttpRequest, object_id: str) -> list[tuple[str, Any]]:
+        topic = Topic.objects.filter(pk=search_by_number(object_id) or 0).first()
+        links = super().links(request, object_id)
+        return links + (beginnings(self, request, topic=topic.name) if topic else [])
 
     @admin.action(description=gettext_lazy("Publish a test message"), permissions=["publish"])
     def send_test_message(self, request: HttpRequest, rows: QuerySet) -> HttpResponse | None:

@@ -43,6 +43,7 @@ from .schedules import (
     schedule_in_words,
 )
 from .schemas import add_schema, schemas, use_schema
+from .seeking import Sought, begin_seek, seek
 from .selecting import (
     Preview,
     cancel_matching,
@@ -69,6 +70,7 @@ __all__ = [
     "Preview",
     "Receiver",
     "Seen",
+    "Sought",
     "State",
     "Timeline",
     "Why",
@@ -81,6 +83,7 @@ __all__ = [
     "begin_purge",
     "begin_redrive",
     "begin_replay",
+    "begin_seek",
     "cancel",
     "cancel_matching",
     "cancel_message",
@@ -135,6 +138,7 @@ __all__ = [
     "schedule_in_words",
     "schemas",
     "search",
+    "seek",
     "snapshot",
     "tell_workers",
     "timeline",

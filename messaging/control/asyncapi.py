@@ -13,8 +13,9 @@ POLICIES = ("max_deliveries", "visibility_timeout", "message_ttl", "max_length",
 def asyncapi(*, using: str | None = None) -> dict[str, Any]:
     """Return an AsyncAPI 3.1 document of all queues, topics, subscriptions and schemas.
 
-    Policies are in ``x-messaging-`` extensions. Bodies of topics with a schema have the version
-    that counts; any other body is any JSON value.
+    Policies are in ``x-messaging-`` extensions, and so are the subscriptions: of all patterns, and
+    with their filters at the operation that receives from a queue. Bodies of topics with a schema
+    have the version that counts; any other body is any JSON value.
     """
     alias = using or conf.DATABASE
     document: dict[str, Any] = {
@@ -32,6 +33,8 @@ def asyncapi(*, using: str | None = None) -> dict[str, Any]:
     subscriptions = Subscription.objects.using(alias).filter(is_active=True)
     for subscription in subscriptions.select_related("queue").order_by("pattern", "queue__name"):
         goes_to.setdefault(subscription.pattern, []).append(subscription.queue.name)
+        receive = document["operations"][f"receive-queue-{subscription.queue.name}"]
+        receive.setdefault("x-messaging-subscriptions", []).append(_described(subscription))
     for topic in Topic.objects.using(alias).select_related("schema").order_by("name"):
         schema = topic.schema.document if topic.schema else {}
         more: dict[str, Any] = {"x-messaging-policies": {"retention": topic.retention}}
@@ -40,6 +43,15 @@ def asyncapi(*, using: str | None = None) -> dict[str, Any]:
         _add(document, "topic", topic, schema, more)
     document["x-messaging-subscriptions"] = goes_to
     return document
+
+
+def _described(subscription: Subscription) -> dict[str, Any]:
+    """Return which messages a subscription brings to its queue."""
+    brought: dict[str, Any] = {"pattern": subscription.pattern}
+    if subscription.filter is not None:
+        brought["x-filter"] = subscription.filter
+        brought["x-filter-scope"] = subscription.filter_scope
+    return brought
 
 
 def _add(

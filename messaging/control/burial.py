@@ -51,6 +51,14 @@ def dead_letter(
             deadletters.record_attempts(connection, outcomes, name_of(by)[:150])
         return len(outcomes)
 
-    with recorded("Messages dead-lettered", found, by, queue=found.name) as done:
+    with recorded(
+        "Messages dead-lettered",
+        found,
+        by,
+        kind="dead_letter",
+        using=using,
+        queue=found,
+        reason=text,
+    ) as done:
         in_batches(message_ids, bury_batch, done, using)
     return done.count

@@ -28,12 +28,19 @@ def purge_dead(
     Nothing newer than ``upto`` (default: now).
     """
     found = find_queue(queue, using)
-    return discard(held_ids(connection_for(using), found.pk, upto), by=by, using=using)
+    ids = held_ids(connection_for(using), found.pk, upto)
+    return _discard(ids, found, by=by, using=using)
 
 
 def discard(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -> int:
     """Delete dead letters for good and return how many there were."""
-    with recorded("Dead letters discarded", DeadLetter, by) as done:
+    return _discard(ids, None, by=by, using=using)
+
+
+def _discard(ids: Iterable[int], queue: Queue | None, *, by: Operator, using: str | None) -> int:
+    with recorded(
+        "Dead letters discarded", DeadLetter, by, kind="discard", using=using, queue=queue
+    ) as done:
         in_batches(ids, discard_batch, done, using)
     return done.count
 
@@ -53,6 +60,17 @@ def redrive(
     itself holds for another queue: OperationRefused when there are only such, a warning in the log
     otherwise.
     """
+    return _redrive(ids, None, to=to, by=by, using=using)
+
+
+def _redrive(
+    ids: Iterable[int],
+    queue: Queue | None,
+    *,
+    to: Queue | str | None,
+    by: Operator,
+    using: str | None,
+) -> int:
     target = find_queue(to, using) if to is not None else None
     homeless = circling = 0
 
@@ -66,7 +84,9 @@ def redrive(
             homeless, circling = homeless + lost, circling + held
         return moved
 
-    with recorded("Dead letters redriven", DeadLetter, by) as done:
+    with recorded(
+        "Dead letters redriven", DeadLetter, by, kind="redrive", using=using, queue=queue, to=target
+    ) as done:
         in_batches(ids, redrive_batch, done, using)
     if homeless and not done.count:
         raise OperationRefused(
@@ -101,7 +121,7 @@ def redrive_queue(
             connection, found.pk, after=after, upto=upto, limit=BATCH
         )
     )
-    return redrive(ids, to=to, by=by, using=using)
+    return _redrive(ids, found, to=to, by=by, using=using)
 
 
 def redrive_all(

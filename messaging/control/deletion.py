@@ -38,7 +38,15 @@ def delete_queue(
     patience = LOCK_WAIT if wait is None else wait
     join_lanes(connection)
     _check(connection, found, force)
-    with recorded("Queue deleted", found, by, deletion=True, queue=found.name) as done:
+    with recorded(
+        "Queue deleted",
+        found,
+        by,
+        kind="delete_queue",
+        using=using,
+        deletion=True,
+        name=found.name,
+    ) as done:
         if force:
             for gone in purged(connection, found.pk, ceiling(connection.alias)):
                 done.count += gone

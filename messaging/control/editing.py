@@ -1,6 +1,7 @@
 """Edit a message that waits."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 from django.db import transaction
@@ -13,7 +14,7 @@ from ..store import editing, places, searching
 from ..store.connection import Rows, connection_for
 from ..store.places import Place
 from .batches import announced
-from .history import Operator, name_of, recorded
+from .history import Done, Operator, name_of, recorded
 from .queues import join_lanes
 
 SECONDS = 10.0
@@ -44,7 +45,7 @@ def edit(
     number = int(message_id)
     connection = connection_for(using)
     join_lanes(connection)
-    with recorded("Message edited", Message, by, message=number, dry_run=dry_run) as done:
+    with _recorded(number, dry_run, by, using) as done:
         with (
             searching.bounded(connection, SECONDS, f"Looking for message {number}"),
             transaction.atomic(using=connection.alias),
@@ -60,6 +61,15 @@ def edit(
                 announced(connection, skipped)
         done.count = len(found)
     return done.count
+
+
+def _recorded(
+    message_id: int, dry_run: bool, by: Operator, using: str | None
+) -> AbstractContextManager[Done]:
+    """Record an edit; a dry run is none."""
+    if dry_run:
+        return nullcontext(Done())
+    return recorded("Message edited", Message, by, kind="edit", using=using, message=message_id)
 
 
 def _hold(connection: BaseDatabaseWrapper, message_id: int, found: list[Place]) -> Rows:

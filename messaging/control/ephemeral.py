@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.functions import Now
 
 from ..exceptions import OperationRefused, UnknownQueue
-from ..models import Subscription
+from ..models import Queue, Subscription
 from ..signals import logger
 from ..store import subscriptions
 from ..store.connection import connection_for
+from .catching_up import begin_catching_up, look_back, while_nobody_publishes
 from .deletion import delete_queue
-from .queues import queues
+from .replaying import Since
 
 PREFIX = "ephemeral."
 # How long leaving waits for transactions that are sending, seconds: they wait for it, too.
@@ -23,10 +25,14 @@ TRY_AGAIN = 60.0
 
 
 class Ephemeral(NamedTuple):
-    """An ephemeral subscription and its queue."""
+    """An ephemeral subscription and its queue.
+
+    ``operation``: what brings it the messages of the past, or None.
+    """
 
     id: int
     queue: str
+    operation: int | None = None
 
 
 def begin_ephemeral(
@@ -35,23 +41,37 @@ def begin_ephemeral(
     filter_scope: str,
     idle_timeout: float,
     *,
+    since: Since | None = None,
     using: str | None = None,
 ) -> Ephemeral:
     """Subscribe a queue that is nobody else's; its name is ``ephemeral.`` and a random number."""
     connection = connection_for(using)
-    with transaction.atomic(using=connection.alias):
-        queue = queues(connection.alias).create(
-            name=f"{PREFIX}{secrets.token_hex(8)}", description=f"Ephemeral: {pattern}"
-        )
-        row = Subscription.objects.using(connection.alias).create(
-            pattern=pattern,
-            queue=queue,
-            filter=filter,
-            filter_scope=filter_scope,
-            idle_timeout=idle_timeout,
-            seen_at=Now(),
-        )
-    return Ephemeral(row.pk, queue.name)
+    row = Subscription(
+        pattern=pattern,
+        queue=Queue(name=f"{PREFIX}{secrets.token_hex(8)}", description=f"Ephemeral: {pattern}"),
+        filter=filter,
+        filter_scope=filter_scope,
+        idle_timeout=idle_timeout,
+    )
+    if since is None:
+        with transaction.atomic(using=connection.alias):
+            return _store(connection, row)
+    past = look_back(row, since, using=connection.alias)
+
+    def store() -> Ephemeral:
+        stored = _store(connection, row)
+        operation = begin_catching_up(row, past, using=connection.alias)
+        return stored._replace(operation=operation.pk)
+
+    return while_nobody_publishes(connection, store)
+
+
+def _store(connection: BaseDatabaseWrapper, row: Subscription) -> Ephemeral:
+    row.queue.save(using=connection.alias, force_insert=True)
+    row.queue_id = row.queue.pk
+    row.seen_at = Now()
+    row.save(using=connection.alias, force_insert=True)
+    return Ephemeral(row.pk, row.queue.name)
 
 
 def end_ephemeral(subscription_id: int, queue: str, *, using: str | None = None) -> None:

@@ -42,6 +42,6 @@ def release_keys(ids: Iterable[int], *, by: Operator = "", using: str | None = N
         announced(connection, tokens)
         return released
 
-    with recorded("Ordering keys released", Lane, by) as done:
+    with recorded("Ordering keys released", Lane, by, kind="release_keys", using=using) as done:
         in_batches(ids, release_batch, done, using)
     return done.count

@@ -113,13 +113,50 @@ class Redrive:
             first = groups.canary_of(connection, ids[0], to)
         rows = redriving.redrive(connection, ids, to, by=operation.created_by) if ids else []
         done = announced(connection, rows)
+        stay = _stay(connection, operation, ids, done, to)
         position: dict[str, Any] = {"after": chosen.next if chosen.next is not None else after}
+        position |= {"stay": stay} if any(stay) else {}
         if first and done:
             # Whether others follow is seen once it was handled.
-            return Step(done, {"after": chosen.ids[-1], "canary": first}, wait=LOOK_AT_CANARY)
+            position |= {"after": chosen.ids[-1], "canary": first}
+            return Step(done, position, wait=LOOK_AT_CANARY)
         if canary is not None:
             position["canary"] = canary
-        return Step(done, position, finished=chosen.next is None)
+        if chosen.next is not None or not any(stay):
+            return Step(done, position, finished=chosen.next is None)
+        if operation.done + done:
+            return Step(done, position, finished=True, note=_told(stay))
+        return Step(done, position, failed=_told(stay))
+
+
+def _stay(
+    connection: BaseDatabaseWrapper,
+    operation: Operation,
+    ids: list[int],
+    done: int,
+    to: int | None,
+) -> list[int]:
+    """Return how many have lost their queue so far, and how many ``to`` itself holds."""
+    before = operation.position.get("stay", [0, 0])
+    if done == len(ids):
+        return list(before)
+    return [sum(each) for each in zip(before, redriving.stuck(connection, ids, to), strict=True)]
+
+
+def _told(stay: list[int]) -> str:
+    homeless, held = stay
+    parts = []
+    if homeless:
+        parts.append(
+            f"{homeless:,} dead letters stay: the queue that they come from no longer exists. "
+            f"Redrive them to another queue, or discard them."
+        )
+    if held:
+        parts.append(
+            f"{held:,} dead letters stay: the queue that they would go to is the one that holds "
+            f"them. Redrive them to one that handles them."
+        )
+    return " ".join(parts)
 
 
 class Discard:

@@ -29,6 +29,6 @@ def release_leases(ids: Iterable[int], *, by: Operator = "", using: str | None =
         announced(connection, [(d.queue_id, d.priority, d.id, 1) for d in ended])
         return len(ended)
 
-    with recorded("Leases released", Lease, by) as done:
+    with recorded("Leases released", Lease, by, kind="release_leases", using=using) as done:
         in_batches(ids, release_batch, done, using)
     return done.count

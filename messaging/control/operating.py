@@ -33,7 +33,7 @@ from ..models import Operation, OperationState, Queue
 from ..signals import logger, printable
 from ..store.connection import connection_for
 from .batches import BATCH
-from .history import Operator, enter, log, name_of, user_of
+from .history import DIRECT, Operator, enter, log, name_of, user_of
 from .queues import tell_workers
 
 # Another process does a step at this moment, or knows the kind where this one does not; seconds.
@@ -49,6 +49,8 @@ class Step(NamedTuple):
     """What a step has done, and where the next one goes on.
 
     ``wait``: seconds in which there is nothing to do. ``failed``: why the operation ends here.
+    ``note``: what an operation that is finished has left as it was.
+    ``is_paced`` is false for what the rate is not about.
     """
 
     done: int
@@ -56,6 +58,8 @@ class Step(NamedTuple):
     finished: bool = False
     wait: float = 0.0
     failed: str = ""
+    note: str = ""
+    is_paced: bool = True
 
 
 class Kind(Protocol):
@@ -195,6 +199,8 @@ def resume_operation(
         row = _locked(using, wait=True).filter(pk=_number(operation)).first()
         if row is None or row.state not in (OperationState.CANCELLED, OperationState.FAILED):
             return False
+        if row.options.get(DIRECT):  # nobody but its caller knows how it goes on
+            return False
         row.state = OperationState.RUNNING
         row.error = row.cancelled_by = ""
         row.finished_at = None
@@ -267,7 +273,7 @@ def _advance(connection: BaseDatabaseWrapper, number: int, using: str | None) ->
             return wait
     step = kind.step(connection, row, limit)
     if row.rate:
-        pace = [pace[0] - step.done, pace[1]]
+        pace = [pace[0] - step.done * step.is_paced, pace[1]]
     after = step.position | ({PACE: pace} if row.rate else {})
     row.position = after
     row.done += step.done
@@ -275,7 +281,8 @@ def _advance(connection: BaseDatabaseWrapper, number: int, using: str | None) ->
         row.advanced_at = Now()
         row.save(update_fields=["position", "done", "advanced_at"])
     if step.failed or step.finished:
-        _end(row, OperationState.FAILED if step.failed else OperationState.DONE, step.failed)
+        state = OperationState.FAILED if step.failed else OperationState.DONE
+        _end(row, state, step.failed or step.note)
         return None
     return step.wait
 
@@ -296,7 +303,8 @@ def _end(row: Operation, state: OperationState, error: str) -> None:
     row.finished_at = Now()
     row.save(update_fields=["state", "error", "finished_at"])
     by = user_of(row.options.get("user")) or row.created_by
-    end = f"Failed after {row.done:,} messages: {error}" if error else f"Done: {row.done:,}."
+    end = f"Failed after {row.done:,} messages" if state == "failed" else f"Done: {row.done:,}"
+    end += f": {error}" if error else "."
     enter(by, row, end)
     log(f"Operation {state}", by, operation=row.pk, kind=row.kind, count=row.done, error=error)
 

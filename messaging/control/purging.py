@@ -33,7 +33,7 @@ def purge(
     found = find_queue(queue, using)
     connection = connection_for(using)
     upto = upto or ceiling(using)
-    with recorded("Queue purged", found, by, queue=found.name) as done:
+    with recorded("Queue purged", found, by, kind="purge", using=using, queue=found) as done:
         for gone in purged(connection, found.pk, upto, by=by, scheduled=scheduled):
             done.count += gone
             if limit is not None and done.count >= limit:

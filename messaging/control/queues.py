@@ -14,7 +14,7 @@ from ..store import lanes
 from ..store.connection import connection_for
 from ..store.depths import Depth, depths
 from ..store.publishing import known_names
-from .history import Operator, enter, log, name_of
+from .history import Operator, enter, keep, log, name_of
 
 
 def pause(
@@ -33,6 +33,7 @@ def pause(
         running = queues(using).filter(pk=found.pk, paused_at__isnull=True)
         if not running.update(paused_at=Now(), paused_by=name_of(by)[:150], pause_reason=reason):
             return False
+        keep("pause", by, using, queue=found, meant={"reason": reason} if reason else None)
         enter(by, found, f"Paused: {reason}" if reason else "Paused.")
         tell_workers(using)
     log("Queue paused", by, queue=found.name, reason=reason)
@@ -46,6 +47,7 @@ def resume(queue: Queue | str, *, by: Operator = "", using: str | None = None) -
         paused = queues(using).filter(pk=found.pk, paused_at__isnull=False)
         if not paused.update(paused_at=None, paused_by="", pause_reason=""):
             return False
+        keep("resume", by, using, queue=found)
         enter(by, found, "Resumed.")
         tell_workers(using)
     log("Queue resumed", by, queue=found.name)
@@ -62,6 +64,7 @@ def disable(queue: Queue | str, *, by: Operator = "", using: str | None = None) 
         enabled = queues(using).filter(pk=found.pk, disabled_at__isnull=True)
         if not enabled.update(disabled_at=Now(), disabled_by=name_of(by)[:150]):
             return False
+        keep("disable", by, using, queue=found)
         enter(by, found, "Disabled.")
     log("Queue disabled", by, queue=found.name)
     return True
@@ -74,6 +77,7 @@ def enable(queue: Queue | str, *, by: Operator = "", using: str | None = None) -
         disabled = queues(using).filter(pk=found.pk, disabled_at__isnull=False)
         if not disabled.update(disabled_at=None, disabled_by=""):
             return False
+        keep("enable", by, using, queue=found)
         enter(by, found, "Enabled.")
     log("Queue enabled", by, queue=found.name)
     return True

@@ -8,7 +8,7 @@ none is found by both.
 import datetime
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.translation import gettext_lazy as _
@@ -17,7 +17,7 @@ from .. import conf
 from ..exceptions import InvalidOption, OperationRefused, QueueDisabled
 from ..feed import BadCursor, Cursor
 from ..models import Operation, OperationState, Queue, Subscription
-from ..store import replaying, retention, searching, selected
+from ..store import receipts, replaying, retention, searching, selected
 from ..store.connection import connection_for
 from ..store.depths import COUNT_LIMIT
 from ..store.filters import Filter
@@ -30,8 +30,11 @@ from .kinds import existing
 from .operating import SAMPLES, Step, begin, register, run
 from .queues import find_queue
 
-Since = datetime.datetime | int | str
-SINCE = "use an aware datetime, the id of a message, or what control.snapshot() returned"
+Since = datetime.datetime | datetime.timedelta | int | str
+SINCE = (
+    "use an aware datetime, a timedelta before now, the id of a message, or what "
+    "control.snapshot() returned"
+)
 # How long a beginning counts, and one statement may take, seconds.
 COUNT_FOR = 5.0
 SECONDS = 10.0
@@ -61,40 +64,34 @@ def begin_replay(
     """Begin to have messages of the log wait again, each as new: for ``source``, or ``to``.
 
     ``source``: a queue, with what was sent to it and what its subscriptions bring; or one
-    subscription. ``since``: an aware datetime or a message's id, from which on all are meant; or
-    a snapshot, which has seen none of them. ``wanted``: a filter without a state. What ``upto``
-    has not seen (default: now) is left out; ``options["upto"]`` of the operation is where the next
-    replay goes on.
+    subscription. ``since``: an aware datetime, a timedelta before now (in full seconds of the
+    database's clock) or a message's id, from which on all are meant; or a snapshot, which has seen
+    none of them. ``wanted``: a filter without a state. What ``upto`` has not seen (default: now) is
+    left out; ``options["upto"]`` of the operation is where the next replay goes on.
     """
     wanted = wanted or Filter()
     if wanted.states:
         raise InvalidOption("state", wanted.states[0], "messages are replayed in whatever state")
-    queue, own, ways = _read(source, using)
+    now = Cursor.parse(snapshot(using=using))
+    queue, options = meant_by(
+        source,
+        since=beginning(since, now),
+        upto=str(now if upto is None else cursor_of("upto", upto, now)),
+        using=using,
+    )
     target = find_queue(to, using) if to is not None else queue
     if target.is_disabled:
         raise QueueDisabled(target.name)
-    now = snapshot(using=using)
-    upto = str(_cursor("upto", upto, Cursor.parse(now))) if upto is not None else now
-    connection = connection_for(using)
-    options: dict[str, Any] = {
-        "since": _checked(since, Cursor.parse(now)),
-        "upto": upto,
-        "own": own,
-        "ways": [list(way) for way in ways],
-        "last_id": replaying.last_id(connection),
-    }
-    if isinstance(source, Subscription):
-        options["source"] = str(source)
-    samples, total, is_exact = _count(connection, _wanted(queue.pk, options), wanted, queue)
+    found = counted(connection_for(using), queue, options, wanted)
     return begin(
         "replay",
         queue=queue,
         to=target,
         filter=frozen(wanted),
-        options=options | {"samples": [{"message": each} for each in samples]},
+        options=options | {"samples": found.samples},
         rate=rate,
-        total=total,
-        is_exact=is_exact,
+        total=found.number,
+        is_exact=found.is_exact,
         by=by,
         using=using,
     )
@@ -102,11 +99,16 @@ def begin_replay(
 
 def replay(source: Queue | Subscription | str, *, since: Since, **how: Any) -> int:
     """Carry out what :func:`begin_replay` begins, here and now; return how many wait again."""
-    operation = run(begin_replay(source, since=since, **how), using=how.get("using"))
-    if operation.state != OperationState.DONE:
-        reason = operation.error or f"It was {operation.state} after {operation.done:,} messages."
-        raise OperationRefused(f"Operation {operation.pk}: {reason}")
-    return operation.done
+    return carried_out(begin_replay(source, since=since, **how), how.get("using")).done
+
+
+def carried_out(operation: Operation | int, using: str | None) -> Operation:
+    """Carry an operation out, here and now; raise OperationRefused unless all of it is done."""
+    ended = run(operation, using=using)
+    if ended.state != OperationState.DONE:
+        reason = ended.error or f"It was {ended.state} after {ended.done:,} messages."
+        raise OperationRefused(f"Operation {ended.pk}: {reason}")
+    return ended
 
 
 class Replay:
@@ -116,28 +118,62 @@ class Replay:
 
     def step(self, connection: BaseDatabaseWrapper, operation: Operation, limit: int) -> Step:
         """Have the next messages wait again."""
-        retention.keep_log(connection)
-        queue = existing(connection, operation.queue_id)
-        to = existing(connection, operation.to_id)
-        page = _page(
-            connection,
-            _wanted(queue.pk, operation.options),
-            thawed(operation),
-            queue,
-            after=operation.position.get("after", replaying.FIRST),
-            limit=limit,
-        )
-        back = to.pk == queue.pk
-        taken = [
-            # The log knows neither the priority nor the expiry of what was sent.
-            Taken(None, 0, found.message_id, 0, None, None, subscription if back else None)
-            for found in page.rows
-            for subscription in found.subscriptions
-        ]
-        done = announced(connection, selected.place(connection, to.pk, taken)) if taken else 0
-        if page.next is None:
+        if (number := operation.options.get("subscription")) is not None:
+            rows = Subscription.objects.using(connection.alias)
+            if not rows.filter(pk=number).exists():
+                return Step(0, operation.position, failed="The subscription has ended meanwhile.")
+        done, after = replayed(connection, operation, operation.position.get("after"), limit)
+        if after is None:
             return Step(done, {}, finished=True)
-        return Step(done, {"after": list(page.next)})
+        return Step(done, {"after": after})
+
+
+def replayed(
+    connection: BaseDatabaseWrapper, operation: Operation, after: Any, limit: int
+) -> tuple[int, list[Any] | None]:
+    """Have the next messages wait again; return how many, and behind which one to go on."""
+    retention.keep_log(connection)
+    queue = existing(connection, operation.queue_id)
+    to = existing(connection, operation.to_id)
+    page = _page(
+        connection,
+        _wanted(queue.pk, operation.options),
+        thawed(operation),
+        queue,
+        after=after or replaying.FIRST,
+        limit=limit,
+    )
+    back = to.pk == queue.pk
+    taken = [
+        # The log knows neither the priority nor the expiry of what was sent.
+        Taken(None, 0, found.message_id, 0, None, None, subscription if back else None)
+        for found in page.rows
+        for subscription in found.subscriptions
+    ]
+    done = announced(connection, selected.place(connection, to.pk, taken)) if taken else 0
+    ids = [each.message_id for each in taken]
+    by = f"operation {operation.pk}"
+    if operation.created_by:
+        by += f" of {operation.created_by}"
+    receipts.keep(connection, to.pk, ids, by=by, outcome=receipts.REPLAYED)
+    return done, None if page.next is None else list(page.next)
+
+
+def meant_by(
+    source: Queue | Subscription | str, *, since: int | str, upto: str, using: str | None
+) -> tuple[Queue, dict[str, Any]]:
+    """Return the queue of a source, and what of the log is meant as JSON values."""
+    queue, own, ways = _read(source, using)
+    options = {
+        "since": since,
+        "upto": upto,
+        "own": own,
+        "ways": [list(way) for way in ways],
+        "last_id": replaying.last_id(connection_for(using)),
+    }
+    if isinstance(source, Subscription):
+        options["source"] = str(source)
+    return queue, options
 
 
 def _read(
@@ -173,22 +209,34 @@ def _wanted(queue_id: int, options: dict[str, Any]) -> Wanted:
     )
 
 
-def _checked(since: Since, now: Cursor) -> int | str:
+def beginning(since: Since, now: Cursor, option: str = "since") -> int | str:
     """Return the beginning as a JSON value; InvalidOption for what is none."""
     if isinstance(since, datetime.datetime):
         if since.tzinfo is None:
-            raise InvalidOption("since", since.isoformat(), SINCE)
+            raise InvalidOption(option, since.isoformat(), SINCE)
         if since.timestamp() > now.at + 1:
-            raise InvalidOption("since", since.isoformat(), "use a time that has come")
+            raise InvalidOption(option, since.isoformat(), "use a time that has come")
         return since.isoformat()
+    if isinstance(since, datetime.timedelta):
+        return _before(now, since, option)
     if isinstance(since, str):
-        return str(_cursor("since", since, now))
+        return str(cursor_of(option, since, now))
     if isinstance(since, bool) or not isinstance(since, int) or not 0 < since < 2**63:
-        raise InvalidOption("since", since, SINCE)
+        raise InvalidOption(option, since, SINCE)
     return int(since)
 
 
-def _cursor(option: str, text: str, now: Cursor) -> Cursor:
+def _before(now: Cursor, age: datetime.timedelta, option: str) -> str:
+    if age < datetime.timedelta():
+        raise InvalidOption(option, str(age), "use a time that has come")
+    try:
+        return (datetime.datetime.fromtimestamp(now.at, datetime.UTC) - age).isoformat()
+    except OverflowError as error:
+        raise InvalidOption(option, str(age), "use less than two thousand years") from error
+
+
+def cursor_of(option: str, text: str, now: Cursor) -> Cursor:
+    """Return a snapshot that this database gave; InvalidOption for what is none."""
     try:
         cursor = Cursor.parse(text)
     except BadCursor as error:
@@ -198,10 +246,19 @@ def _cursor(option: str, text: str, now: Cursor) -> Cursor:
     return cursor
 
 
-def _count(
-    connection: BaseDatabaseWrapper, meant: Wanted, only: Filter, queue: Queue
-) -> tuple[list[int], int, bool]:
-    """Return the first ids, how many there are up to 10,000, and whether that is all."""
+class Counted(NamedTuple):
+    """How many messages of the log are meant, exactly up to 10,000, and the first of them."""
+
+    number: int
+    is_exact: bool
+    samples: list[dict[str, int]]
+
+
+def counted(
+    connection: BaseDatabaseWrapper, queue: Queue, options: dict[str, Any], only: Filter
+) -> Counted:
+    """Count what of the log is meant, for as long as there is time."""
+    meant = _wanted(queue.pk, options)
     samples: list[int] = []
     count = 0
     after: tuple[str, int] | None = replaying.FIRST
@@ -211,7 +268,8 @@ def _count(
         samples += [found.message_id for found in page.rows[: SAMPLES - len(samples)]]
         count += sum(len(found.subscriptions) for found in page.rows)
         after = page.next
-    return samples, min(count, COUNT_LIMIT), after is None and count <= COUNT_LIMIT
+    is_exact = after is None and count <= COUNT_LIMIT
+    return Counted(min(count, COUNT_LIMIT), is_exact, [{"message": each} for each in samples])
 
 
 def _page(

@@ -18,7 +18,9 @@ def retry_now(ids: Iterable[int], *, by: Operator = "", using: str | None = None
     def release_batch(connection: BaseDatabaseWrapper, batch: Sequence[int]) -> int:
         return announced(connection, operations.release(connection, batch))
 
-    with recorded("Scheduled deliveries made ready", Scheduled, by) as done:
+    with recorded(
+        "Scheduled deliveries made ready", Scheduled, by, kind="retry_now", using=using
+    ) as done:
         in_batches(ids, release_batch, done, using)
     return done.count
 
@@ -34,7 +36,9 @@ def cancel(ids: Iterable[int], *, by: Operator = "", using: str | None = None) -
         receipts.keep_of(connection, gone, by=name_of(by), outcome=receipts.CANCELLED)
         return len(gone)
 
-    with recorded("Scheduled deliveries cancelled", Scheduled, by) as done:
+    with recorded(
+        "Scheduled deliveries cancelled", Scheduled, by, kind="cancel", using=using
+    ) as done:
         in_batches(ids, cancel_batch, done, using)
     return done.count
 
@@ -45,7 +49,9 @@ def cancel_message(message_id: int, *, by: Operator = "", using: str | None = No
     0: it has been delivered already, or is ready to be.
     """
     connection = connection_for(using)
-    with recorded("Message cancelled", Scheduled, by, message=message_id) as done:
+    with recorded(
+        "Message cancelled", Scheduled, by, kind="cancel", using=using, message=int(message_id)
+    ) as done:
         with transaction.atomic(using=connection.alias):
             gone = operations.cancel_message(connection, message_id)
             receipts.keep_of(connection, gone, by=name_of(by), outcome=receipts.CANCELLED)

@@ -114,7 +114,17 @@ def purge_matching(
     found = find_queue(queue, using)
     allowed = (*WAITING, State.DEAD)
     return _apply(
-        "Messages purged", purge_batch, found, wanted, WAITING, allowed, dry_run, by, upto, using
+        "purge",
+        "Messages purged",
+        purge_batch,
+        found,
+        wanted,
+        WAITING,
+        allowed,
+        dry_run,
+        by,
+        upto,
+        using,
     )
 
 
@@ -138,7 +148,17 @@ def cancel_matching(
     found = find_queue(queue, using)
     only = (State.SCHEDULED,)
     return _apply(
-        "Messages cancelled", cancel_batch, found, wanted, only, only, dry_run, by, upto, using
+        "cancel",
+        "Messages cancelled",
+        cancel_batch,
+        found,
+        wanted,
+        only,
+        only,
+        dry_run,
+        by,
+        upto,
+        using,
     )
 
 
@@ -179,7 +199,18 @@ def move(
     allowed = (*WAITING, State.DEAD)
     did = f"Messages moved to {target.name}"
     return _apply(
-        did, move_batch, found, wanted or Filter(), WAITING, allowed, dry_run, by, upto, using
+        "move",
+        did,
+        move_batch,
+        found,
+        wanted or Filter(),
+        WAITING,
+        allowed,
+        dry_run,
+        by,
+        upto,
+        using,
+        target,
     )
 
 
@@ -204,7 +235,17 @@ def edit_matching(
     rewriting = Rewriting(change, name_of(by)[:150])
     allowed = (*WAITING, State.DEAD)
     return _apply(
-        "Messages edited", rewriting.act, found, wanted, WAITING, allowed, dry_run, by, upto, using
+        "edit",
+        "Messages edited",
+        rewriting.act,
+        found,
+        wanted,
+        WAITING,
+        allowed,
+        dry_run,
+        by,
+        upto,
+        using,
     )
 
 
@@ -224,6 +265,7 @@ def taken_away(
 
 
 def _apply(
+    kind: str,
     did: str,
     act: Act,
     queue: Queue,
@@ -234,6 +276,7 @@ def _apply(
     by: Operator,
     upto: Ceiling | None,
     using: str | None,
+    to: Queue | None = None,
 ) -> int:
     states = checked_states(wanted, default, allowed)
     if dry_run:
@@ -241,7 +284,16 @@ def _apply(
         return preview(queue, only, upto=upto, using=using).count
     connection = connection_for(using)
     upto = upto or ceiling(using)
-    with recorded(did, queue, by, queue=queue.name, filter=wanted) as done:
+    with recorded(
+        did,
+        queue,
+        by,
+        kind=kind,
+        using=using,
+        queue=queue,
+        to=to,
+        wanted=wanted,
+    ) as done:
         for section, page in _pages(connection, queue, wanted, states, upto):
             _act(connection, act, section, page.rows, done)
     return done.count

@@ -21,9 +21,10 @@ SECONDS = 10.0
 class Event:
     """Something that happened: "published", "routed", "failed", "died", "edited" or "redriven".
 
-    Or how it ended on a queue: "acknowledged", "expired", "cancelled" or "purged". ``by``: the
-    worker or the operator. ``duration`` in seconds, of all that were acknowledged together.
-    ``headers`` and ``body`` are the JSON texts of what the message said before an edit.
+    Or how it ended on a queue: "acknowledged", "expired", "cancelled" or "purged"; or "replayed".
+    ``by``: the worker, the operator or the operation. ``duration`` in seconds, of all that were
+    acknowledged together. ``headers`` and ``body`` are the JSON texts of what the message said
+    before an edit.
     """
 
     at: datetime.datetime
@@ -136,6 +137,9 @@ def _events(connection: BaseDatabaseWrapper, origin: Origin) -> Iterator[Event]:
 
 
 def _done(kept: receipts.Kept) -> Event:
+    if kept.outcome == receipts.REPLAYED:
+        text = f"Replayed by {kept.by}."
+        return Event(at=kept.at, what="replayed", text=text, queue=kept.queue, by=kept.by)
     together = f", one of {kept.messages:,} in {kept.seconds:.3g} s" if kept.messages > 1 else ""
     return Event(
         at=kept.at,

@@ -91,8 +91,9 @@ def parse_topic(text: object) -> str | None:
 
 def news_frame(news: News, viewer: Viewer) -> dict[str, Any]:
     """Return the events of a frame, the newest that fit, and how many did not."""
-    events = news.events[-EVENTS:]
-    skipped = news.skipped + len(news.events) - len(events)
+    allowed = [event for event in news.events if viewer.rights.allows(event.topic)]
+    events = allowed[-EVENTS:]
+    skipped = news.skipped + len(allowed) - len(events)
     return {
         "from": str(news.seen) if news.seen else None,
         "cursor": str(news.cursor),
@@ -121,7 +122,7 @@ def moment(event: Event) -> datetime.datetime:
 
 def shown_body(event: Event, viewer: Viewer) -> str:
     """Return the beginning of a body for whoever may see it."""
-    if not viewer.sees_payloads:
+    if not viewer.rights.shows(event.topic):
         return ""
     return "… (large)" if event.body is None else event.body
 

@@ -152,7 +152,10 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
         mine, seen = self._position, news.seen
         if seen is None or not mine.snapshot.includes(seen.snapshot):
             self._is_behind = True
-        elif seen == mine and (self._topic is None or not news.skipped):
+        elif not all(self._viewer.rights.knows(event.topic) for event in news.events):
+            # A new topic: whether this user may have it is looked up before it is read.
+            self._is_behind = True
+        elif seen == mine and (self._sees_all or not news.skipped):
             self._take(news.events, news.skipped)
             self._position = news.cursor
         elif news.skipped:
@@ -164,8 +167,12 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
                 self._position = news.cursor
         self._changed.set()
 
+    @property
+    def _sees_all(self) -> bool:
+        return self._topic is None and self._viewer.rights.topics is None
+
     def _take(self, events: Sequence[Event], skipped: int) -> None:
-        self._pending.extend(events)
+        self._pending += [e for e in events if self._viewer.rights.allows(e.topic)]
         surplus = max(0, len(self._pending) - MOVING_EVENTS)
         del self._pending[:surplus]
         self._skipped += skipped + surplus
@@ -183,6 +190,9 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
             except BadFrame as error:
                 await self._refuse(error.code)
                 frame = {}
+            except Denied as denied:
+                await self.close(denied.code)
+                return
             except Exception as error:
                 logger.warning("Live page not updated error=%s", type(error).__name__)
                 self._changed.set()
@@ -259,13 +269,14 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _catch_up(self) -> bool:
         """Read what the browser does not have; tell whether older events may be missing."""
+        if not self._sees_all:
+            self._note(await self._look_up())
+        topics = self._viewer.rights.topics_of(self._topic)
         try:
             if self._sent is None:
-                news = await self._reader.call(feed.latest, topic=self._topic, limit=EVENTS)
+                news = await self._reader.call(feed.latest, topics=topics, limit=EVENTS)
             else:
-                news = await self._reader.call(
-                    feed.since, self._sent, topic=self._topic, limit=EVENTS
-                )
+                news = await self._reader.call(feed.since, self._sent, topics=topics, limit=EVENTS)
         except BadCursor as error:
             self._is_behind = False
             raise BadFrame("bad_cursor") from error
@@ -275,7 +286,7 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
         return news.is_reset
 
     async def _follow(self, topic: str | None) -> None:
-        if topic is not None and not await self._reader.call(feed.topic_exists, topic):
+        if topic is not None and not await self._may_follow(topic):
             raise BadFrame("not_found")
         if self._is_following and topic == self._topic:
             return
@@ -285,6 +296,12 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
         self._topic = topic
         await self._reader.follow(topic, self.channel_name)
         self._is_following = True
+
+    async def _may_follow(self, topic: str) -> bool:
+        """Tell whether there is a topic, and this user may have its events."""
+        return self._viewer.rights.allows(topic) and await self._reader.call(
+            feed.topic_exists, topic
+        )
 
     # Still allowed?
 
@@ -305,10 +322,13 @@ class LiveSocket(AsyncWebsocketConsumer):  # type: ignore[misc]
                     await self.close(UNAVAILABLE)
                     return
 
-    async def _check(self) -> None:
-        viewer = await self._look_up()
+    def _note(self, viewer: Viewer) -> None:
         if viewer != self._viewer:
-            self._viewer, self._fragments = viewer, {}
+            self._fragments = {}
+        self._viewer = viewer
+
+    async def _check(self) -> None:
+        self._note(await self._look_up())
         if self._is_following and time.monotonic() - self._heard_at > 2 * HAND_OVER_EVERY:
             # The layer lost this socket, or its messages.
             await self._reader.rejoin(self._topic, self.channel_name)

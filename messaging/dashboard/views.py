@@ -52,8 +52,8 @@ def for_operators(
 @for_operators
 def overview(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """Show the figures of every queue, what needs attention, and the newest events."""
-    topic = _topic(request)
-    figures, news = _figures(), _latest(topic, FIRST_EVENTS)
+    topic = _topic(request, viewer)
+    figures, news = _figures(), _latest(viewer, topic, FIRST_EVENTS)
     events = reversed(news.events) if news else ()
     context = {
         "viewer": viewer,
@@ -70,16 +70,17 @@ def overview(request: HttpRequest, viewer: Viewer) -> HttpResponse:
 @for_operators
 def live(request: HttpRequest, viewer: Viewer) -> HttpResponse:
     """Answer with the frame that a socket would send: the way for pages that have none."""
-    topic = _topic(request)
+    topic = _topic(request, viewer)
+    topics = viewer.rights.topics_of(topic)
     try:
         cursor = parse_cursor(request.GET.get("cursor") or None)
         with metrics.limited():
-            news = feed.since(cursor, topic=topic, limit=EVENTS) if cursor else None
+            news = feed.since(cursor, topics=topics, limit=EVENTS) if cursor else None
     except (BadCursor, BadFrame):
         return JsonResponse({"type": "error", "code": "bad_cursor"}, status=400)
     except (DatabaseError, InterfaceError):
         return JsonResponse({"type": "error", "code": "unavailable"}, status=503)
-    news = news or _latest(topic, EVENTS)
+    news = news or _latest(viewer, topic, EVENTS)
     figures = _figures()
     frame = {
         "type": "frame",
@@ -122,13 +123,13 @@ def refused(request: HttpRequest, permission: str) -> HttpResponse:
     return render(request, "messaging/refused.html", {"permission": permission}, status=403)
 
 
-def _topic(request: HttpRequest) -> str | None:
+def _topic(request: HttpRequest, viewer: Viewer) -> str | None:
     """Return the topic that the address names; None for all."""
     try:
         topic = parse_topic(request.GET.get("topic") or None)
     except BadFrame as error:
         raise Http404("There is no such topic.") from error
-    if topic is not None and not feed.topic_exists(topic):
+    if topic is not None and not (viewer.rights.allows(topic) and feed.topic_exists(topic)):
         raise Http404("There is no such topic.")
     return topic
 
@@ -140,9 +141,9 @@ def _figures() -> Figures:
         return outdated(None)
 
 
-def _latest(topic: str | None, limit: int) -> News | None:
+def _latest(viewer: Viewer, topic: str | None, limit: int) -> News | None:
     try:
         with metrics.limited():
-            return feed.latest(topic=topic, limit=limit)
+            return feed.latest(topics=viewer.rights.topics_of(topic), limit=limit)
     except (DatabaseError, InterfaceError):
         return None

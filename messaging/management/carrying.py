@@ -55,6 +55,12 @@ def in_words(operation: Operation) -> str:
     )
 
 
+def at_least(number: int | None, is_exact: bool) -> str:
+    """Say how many, with a plus where there may be more."""
+    many = counted(number or 0)
+    return many if is_exact or many.endswith("+") else f"{many}+"
+
+
 class BeginningCommand(OperatorCommand):
     """Begin an operation and carry it out, or leave that to the workers."""
 
@@ -81,13 +87,10 @@ class BeginningCommand(OperatorCommand):
         with transaction.atomic(using=self.using):
             planned = begin(**how)
             transaction.set_rollback(True, using=self.using)
-        facts = {"number": planned.total, "is_exact": planned.is_exact}
-        many = counted(planned.total or 0) + ("" if planned.is_exact else "+")
-        many = many.replace("++", "+")
         if options["dry_run"]:
-            return self.answer(f"Would {planned.kind} {many}.", {f"would_{planned.kind}": facts})
+            return self.tell_plan(planned)
         if planned.total and not options["yes"]:
-            self.ask(f"This does {planned.kind} to {many}.", expected)
+            self.ask(self.question(planned), expected)
         operation = begin(**how)
         if options["background"]:
             return self.report(operation)
@@ -100,6 +103,16 @@ class BeginningCommand(OperatorCommand):
         if operation.state in ("failed", "cancelled"):
             raise CommandError(f"{in_words(operation)} (resume {operation.pk} goes on)")
         return None
+
+    def tell_plan(self, planned: Operation) -> None:
+        """Say what would be done."""
+        facts = {"number": planned.total, "is_exact": planned.is_exact}
+        many = at_least(planned.total, planned.is_exact)
+        self.answer(f"Would {planned.kind} {many}.", {f"would_{planned.kind}": facts})
+
+    def question(self, planned: Operation) -> str:
+        """Say what is about to be done."""
+        return f"This does {planned.kind} to {at_least(planned.total, planned.is_exact)}."
 
     def report(self, operation: Operation) -> None:
         """Say how far an operation is."""

@@ -119,7 +119,7 @@ class Receipt(models.Model):
     )
     bucket = models.BigIntegerField()
     count = models.IntegerField(_("messages"))
-    # "acknowledged", "expired", "cancelled" or "purged"; by a worker or by an operator.
+    # "acknowledged", "expired", "cancelled", "purged" or "replayed"; by a worker or an operator.
     outcome = models.CharField(_("outcome"), max_length=12)
     worker = models.CharField(_("by"), max_length=150)
     duration = models.FloatField(_("duration"), help_text=_("seconds"))

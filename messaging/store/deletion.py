@@ -1,10 +1,9 @@
 """Delete all that a queue has left, while nobody can send to it."""
 
-from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
-from psycopg import errors
 
 from .connection import run
+from .locking import lock
 
 # A worker process that has been silent for longer is taken for dead.
 LIVE_FOR = "15 seconds"
@@ -26,20 +25,11 @@ LOCK = """
     LOCK TABLE messaging_arrival, messaging_delivery, messaging_scheduled, messaging_laneentry,
         messaging_lease, messaging_lane IN SHARE ROW EXCLUSIVE MODE
 """
-LOCK_TIMEOUT = "SELECT set_config('lock_timeout', %s, true)"
 
 
 def keep_senders_out(connection: BaseDatabaseWrapper, seconds: float) -> None:
     """Lock what waits until this transaction ends; raise TimeoutError after the time given."""
-    before = run(connection, "SELECT current_setting('lock_timeout')")[0][0]
-    run(connection, LOCK_TIMEOUT, (f"{seconds * 1000:.0f}ms",))
-    try:
-        run(connection, LOCK)
-    except OperationalError as error:
-        if isinstance(error.__cause__, errors.LockNotAvailable | errors.DeadlockDetected):
-            raise TimeoutError from error
-        raise
-    run(connection, LOCK_TIMEOUT, (before,))
+    lock(connection, [LOCK], seconds)
 
 
 # Under the lock above nobody has a row of these in hand.

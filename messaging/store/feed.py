@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 _NEWEST = """
     SELECT pg_current_snapshot()::text, extract(epoch FROM statement_timestamp())::bigint,
         (SELECT min(retention) FROM messaging_topic
-         WHERE %(topic)s::text IS NULL OR name = %(topic)s),
+         WHERE %(topics)s::text[] IS NULL OR name = ANY(%(topics)s)),
         coalesce((
             SELECT json_agg(json_build_array(
                 message.id, message.transaction::text, newest.name,
@@ -55,7 +55,7 @@ _NEWEST = """
             FROM (
                 SELECT topic.name, found.id
                 FROM messaging_topic AS topic CROSS JOIN LATERAL ({found}) AS found
-                WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s
+                WHERE %(topics)s::text[] IS NULL OR topic.name = ANY(%(topics)s)
                 ORDER BY found.transaction DESC, found.id DESC LIMIT %(limit)s
             ) AS newest
             CROSS JOIN LATERAL (
@@ -96,16 +96,21 @@ LATEST: Any = _NEWEST.format(found=_LATEST)
 SINCE: Any = _NEWEST.format(found=_SINCE.format(now="pg_current_snapshot()"))
 
 
-def latest(connection: BaseDatabaseWrapper, *, topic: str | None, limit: int) -> Seen:
-    """Return the newest messages of a topic, or of all."""
-    return _seen(connection, LATEST, {"topic": topic, "limit": limit})
+def latest(connection: BaseDatabaseWrapper, *, topics: Collection[str] | None, limit: int) -> Seen:
+    """Return the newest messages of some topics, or of all."""
+    return _seen(connection, LATEST, {"topics": _listed(topics), "limit": limit})
 
 
 def since(
-    connection: BaseDatabaseWrapper, seen: Snapshot, *, topic: str | None, limit: int
+    connection: BaseDatabaseWrapper,
+    seen: Snapshot,
+    *,
+    topics: Collection[str] | None,
+    limit: int,
 ) -> Seen:
     """Return the newest of the messages that a snapshot has not seen."""
-    return _seen(connection, SINCE, {"topic": topic, "limit": limit, **snapshot_params(seen)})
+    params = {"topics": _listed(topics), "limit": limit, **snapshot_params(seen)}
+    return _seen(connection, SINCE, params)
 
 
 def _seen(connection: BaseDatabaseWrapper, sql: Any, params: dict[str, Any]) -> Seen:
@@ -118,21 +123,31 @@ def _seen(connection: BaseDatabaseWrapper, sql: Any, params: dict[str, Any]) -> 
 _COUNT = """
     SELECT count(*) FROM (
         SELECT FROM messaging_topic AS topic CROSS JOIN LATERAL ({found}) AS found
-        WHERE %(topic)s::text IS NULL OR topic.name = %(topic)s LIMIT %(limit)s
+        WHERE %(topics)s::text[] IS NULL OR topic.name = ANY(%(topics)s) LIMIT %(limit)s
     ) AS bounded
 """
 COUNT: Any = _COUNT.format(found=_SINCE.format(now="%(upto)s::pg_snapshot"))
 
 
-def count(connection: BaseDatabaseWrapper, seen: Snapshot, upto: str, *, topic: str | None) -> int:
+def count(
+    connection: BaseDatabaseWrapper,
+    seen: Snapshot,
+    upto: str,
+    *,
+    topics: Collection[str] | None,
+) -> int:
     """Count the messages between two snapshots; one more than COUNTED stands for more."""
-    params = {"topic": topic, "upto": upto, "limit": COUNTED + 1, **snapshot_params(seen)}
-    return int(run(connection, COUNT, params)[0][0])
+    bounds = {"topics": _listed(topics), "upto": upto, "limit": COUNTED + 1}
+    return int(run(connection, COUNT, bounds | snapshot_params(seen))[0][0])
 
 
 def topic_exists(connection: BaseDatabaseWrapper, name: str) -> bool:
     """Tell whether there is a topic of this name."""
     return bool(run(connection, "SELECT 1 FROM messaging_topic WHERE name = %s", (name,)))
+
+
+def _listed(topics: Collection[str] | None) -> list[str] | None:
+    return None if topics is None else sorted(topics)
 
 
 def snapshot_params(seen: Snapshot) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from ..encoding import check_key, check_seconds, check_text, encode_body, encode_headers
 from ..exceptions import InvalidOption
@@ -31,6 +31,16 @@ class State(StrEnum):
     IN_FLIGHT = "in_flight"
     DEAD = "dead"
     COMPLETED = "completed"
+
+
+class Conditions(Protocol):
+    """Conditions on ``looked``, the row that waits, and ``message``, its payload."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def params(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,8 @@ ACKNOWLEDGED = "acknowledged"
 EXPIRED = "expired"
 CANCELLED = "cancelled"
 PURGED = "purged"
+# Not an end: an operation has had them wait again.
+REPLAYED = "replayed"
 
 # The types are left to the server. It returns something, as every hot statement does.
 KEEP = Statement(
@@ -43,7 +45,7 @@ def keep(
     """Note, in this transaction, that messages of a queue are done with, by whom and how.
 
     ``seconds`` is how long the handlers took, all together. ``outcome``: "acknowledged", "expired",
-    "cancelled" or "purged".
+    "cancelled", "purged" or "replayed".
     """
     for bucket, ranges, count in _buckets(sorted(set(message_ids))):
         params: list[str | None] = [

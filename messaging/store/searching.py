@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..exceptions import InvalidOption, OperationRefused
 from .conditions import condition
 from .connection import run
-from .filters import Filter, State
+from .filters import Conditions, State
 from .operations import limit_time, was_cancelled
 
 # What is looked at for one page at most.
@@ -248,7 +248,7 @@ LAST_ERROR = """
 def page(
     connection: BaseDatabaseWrapper,
     section: Section,
-    wanted: Filter,
+    wanted: Conditions,
     *,
     queue_id: int | None,
     after: Position | None = None,
@@ -295,7 +295,7 @@ def start(section: Section, queue_id: int | None, newest_first: bool) -> Positio
     return Position(section.name, queue_id or 0, section.first, 0)
 
 
-def _statement(section: Section, wanted: Filter, newest_first: bool, payload: bool) -> Any:
+def _statement(section: Section, wanted: Conditions, newest_first: bool, payload: bool) -> Any:
     descending = "DESC" if newest_first else ""
     is_log = section is LOG
     is_dead = section.state is State.DEAD

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .connection import run
+from .locking import lock
 
 
 class Found(NamedTuple):
@@ -67,6 +68,24 @@ def find(
     """Return the subscription of a queue to exactly this pattern, or None."""
     rows = run(connection, FIND, _subject(pattern, queue_id, filter, scope))
     return Found._make(rows[0]) if rows else None
+
+
+# Before anything else: a snapshot that is older than the lock would not show who published last.
+READ_COMMITTED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+# A publisher reads the bindings in the statement that stores, and has them locked until its
+# transaction ends. So nobody who has published is under way once the lock is there, and whoever
+# publishes after it reads what this transaction has written. First what the triggers lock: whoever
+# has that already may have published, too.
+KEEP_OUT = (
+    "SELECT pg_advisory_xact_lock(hashtext('messaging_binding'), 0)",
+    "LOCK TABLE messaging_binding IN ACCESS EXCLUSIVE MODE",
+)
+
+
+def keep_publishers_out(connection: BaseDatabaseWrapper, seconds: float) -> None:
+    """Let nobody publish until this transaction, which begins here, ends; TimeoutError."""
+    run(connection, READ_COMMITTED)
+    lock(connection, KEEP_OUT, seconds)
 
 
 REMOVE = """

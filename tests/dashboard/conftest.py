@@ -16,6 +16,7 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
 from django.test import Client
 from playwright.async_api import Page, async_playwright
+from pytest_django import Settings
 from serving import Site
 from socket_end import Subscriber
 from sse_end import Listener
@@ -205,6 +206,26 @@ async def subscriber(hub: Hub) -> AsyncIterator[Callable[..., Subscriber]]:
     yield open_for
     for each in opened:
         await each.leave()
+
+
+@pytest.fixture
+def one_by_one(settings: Settings) -> None:
+    """Have a backend grant single topics, beside the one that grants all or none."""
+    settings.AUTHENTICATION_BACKENDS = [
+        "django.contrib.auth.backends.ModelBackend",
+        "granting.OneByOne",
+    ]
+
+
+@pytest.fixture
+def guest(
+    one_by_one: None, parcels: Topic, staff: Callable[..., Client], topic: Callable[..., Topic]
+) -> Client:
+    """Return the browser of a user to whom the topic `parcels.sent` is granted, and no other."""
+    topic("parcels.lost")
+    client = staff()
+    Topic.objects.filter(name="parcels.sent").update(description=User.objects.get().username)
+    return client
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ async def test_a_socket_ends_with_the_right_to_it(
     change: Callable[[], Any],
     code: int,
 ) -> None:
-    browser = browse(await alter(lambda: staff("view_queue")))
+    browser = browse(await alter(lambda: staff("view_queue", "view_topic")))
     await browser.connect()
     await browser.resume(cursor)
     await apublish("parcels.sent", 1)
@@ -84,7 +84,7 @@ async def test_a_socket_ends_with_the_right_to_it(
 async def test_a_right_that_is_taken_away_is_missed_at_once_in_what_is_shown(
     staff: Callable[..., Client], cursor: str, browse: Callable[..., Browser], impatient: None
 ) -> None:
-    browser = browse(await alter(lambda: staff("view_queue", "view_payload")))
+    browser = browse(await alter(lambda: staff("view_queue", "view_topic", "view_payload")))
     await browser.connect()
     await browser.resume(cursor)
     await apublish("parcels.sent", "shown")

@@ -10,7 +10,6 @@ from browser_end import PATIENCE, alter
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
-from pytest_django import Settings
 from socket_end import Subscriber
 from sse_end import Listener
 
@@ -22,42 +21,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 Listen = Callable[..., Awaitable[Listener]]
 Subscribers = Callable[..., Subscriber]
-
-
-class OneByOne:
-    """A backend that grants single topics: those whose description names the user."""
-
-    def authenticate(self, request: Any, **credentials: Any) -> None:
-        return None
-
-    def has_perm(self, user: Any, permission: str, topic: Any = None) -> bool:
-        if permission == "messaging.view_payload" and "bodies" not in user.first_name:
-            return False
-        return (
-            isinstance(topic, Topic)
-            and permission in ("messaging.view_topic", "messaging.view_payload")
-            and user.username in topic.description
-        )
-
-
-@pytest.fixture
-def one_by_one(settings: Settings) -> None:
-    """Have a backend grant single topics, beside the one that grants all or none."""
-    settings.AUTHENTICATION_BACKENDS = [
-        "django.contrib.auth.backends.ModelBackend",
-        f"{__name__}.OneByOne",
-    ]
-
-
-@pytest.fixture
-def guest(
-    one_by_one: None, parcels: Topic, staff: Callable[..., Client], topic: Callable[..., Topic]
-) -> Client:
-    """Return the browser of a user to whom the topic `parcels.sent` is granted, and no other."""
-    topic("parcels.lost")
-    client = staff()
-    Topic.objects.filter(name="parcels.sent").update(description=User.objects.get().username)
-    return client
 
 
 # Before the first event

@@ -9,19 +9,18 @@ from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
 from django.test import Client
 from playwright.async_api import Page
 from serving import PATIENCE, Site
 from sse_end import EVENTS
+from writing import write
 
-from messaging import apublish, publish
+from messaging import apublish
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CUTS = 50
 WRITERS = 6
-TRANSACTIONS = 50
 
 FOLLOW = """
     () => {
@@ -30,25 +29,6 @@ FOLLOW = """
         source.onmessage = ({ data }) => window.heard.push(JSON.parse(data).body);
     }
 """
-
-
-def hold(seconds: float) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_sleep(%s)", [seconds])
-
-
-def write(writer: int) -> list[str]:
-    """Publish in transactions that are held for random times; return what was committed."""
-    chance = random.Random(writer)
-    committed = []
-    for number in range(TRANSACTIONS):
-        names = [f"{writer}-{number}-{part}" for part in range(chance.randint(1, 6))]
-        with transaction.atomic():
-            for name in names:
-                publish("parcels.sent", name)
-                hold(chance.random() * 0.02)
-        committed += names
-    return committed
 
 
 class Follower:

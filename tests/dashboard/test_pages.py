@@ -108,8 +108,8 @@ def test_bodies_are_shown_to_those_who_may_see_payloads(
 ) -> None:
     topic("parcels.sent")
     publish("parcels.sent", {"to": "Grace"})
-    allowed = staff("view_queue", "view_payload").get(PAGE).content.decode()
-    others = staff("view_queue").get(PAGE).content.decode()
+    allowed = staff("view_queue", "view_topic", "view_payload").get(PAGE).content.decode()
+    others = staff("view_queue", "view_topic").get(PAGE).content.decode()
     assert "Grace" in allowed
     assert "Grace" not in others
     assert "parcels.sent" in others
@@ -124,8 +124,11 @@ def test_bodies_are_polled_by_those_who_may_see_payloads(
     cursor = str(feed.latest().cursor)
     publish("parcels.sent", {"to": "Grace"})
     query = {"cursor": cursor}
-    assert "Grace" in staff("view_queue", "view_payload").get(LIVE, query).content.decode()
-    hidden = staff("view_queue").get(LIVE, query).json()["news"]["events"]
+    assert (
+        "Grace"
+        in staff("view_queue", "view_topic", "view_payload").get(LIVE, query).content.decode()
+    )
+    hidden = staff("view_queue", "view_topic").get(LIVE, query).json()["news"]["events"]
     assert [event["body"] for event in hidden] == [""]
 
 

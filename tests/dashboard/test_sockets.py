@@ -98,7 +98,7 @@ async def test_one_topic_can_be_followed(
 async def test_bodies_are_hidden_from_those_who_may_not_see_payloads(
     staff: Callable[..., Client], cursor: str, browse: Callable[..., Browser]
 ) -> None:
-    browser = browse(await alter(lambda: staff("view_queue")))
+    browser = browse(await alter(lambda: staff("view_queue", "view_topic")))
     await browser.connect()
     await browser.resume(cursor)
     await apublish("parcels.sent", "secret")

@@ -161,11 +161,11 @@ def test_the_others_are_counted_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -
 @for_real
 def test_a_reader_of_one_topic_gets_that_topic_alone(topic: Callable[..., Topic]) -> None:
     topic("parcels.lost")
-    start = feed.latest(topic="parcels.lost").cursor
+    start = feed.latest(topics=["parcels.lost"]).cursor
     publish("parcels.sent", 1)
     publish("parcels.lost", 2)
-    assert bodies(feed.since(start, topic="parcels.lost")) == ["2"]
-    assert bodies(feed.latest(topic="parcels.lost")) == ["2"]
+    assert bodies(feed.since(start, topics=["parcels.lost"])) == ["2"]
+    assert bodies(feed.latest(topics=["parcels.lost"])) == ["2"]
 
 
 @for_real
@@ -214,7 +214,7 @@ def test_a_long_transaction_elsewhere_does_not_make_readers_read_everything_agai
     cursor = feed.latest().cursor
     assert cursor.snapshot.xmin < cursor.snapshot.xmax - 1
     params = {
-        "topic": None,
+        "topics": None,
         "limit": 500,
         "preview": 200,
         "large": 8_192,

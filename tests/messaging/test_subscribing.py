@@ -76,14 +76,14 @@ class TestSubscribing:
         publish("orders.placed", "before")
         done = subscribe("orders.*", "audit")
         publish("orders.placed", "after")
-        assert done == (Subscription.objects.get().pk, True)
+        assert done == (Subscription.objects.get().pk, True, None)
         assert bodies_on("audit") == ["after"]
 
     def test_subscribing_again_changes_nothing(self, queue):
         queue("audit")
         wanted = {"filter": {"country": ["GB", {"prefix": "I"}]}, "filter_scope": "headers"}
         first = subscribe("orders.*", "audit", **wanted)
-        assert subscribe("orders.*", "audit", **wanted) == (first.id, False)
+        assert subscribe("orders.*", "audit", **wanted) == (first.id, False, None)
         publish("orders.placed", 1, headers={"country": "IE"})
         assert bodies_on("audit") == [1]
 
@@ -158,7 +158,7 @@ class TestWhilePublishersRun:
             second = elsewhere(subscribe, "orders.*", "audit")
             until(waiters)
         assert first.created
-        assert second.result(15) == (first.id, False)
+        assert second.result(15) == (first.id, False, None)
 
     def test_each_message_of_the_time_subscribed_is_there_once(self, queue, elsewhere, until):
         queue("audit")

@@ -172,6 +172,34 @@ def test_scheduled_deliveries_are_cancelled(letters: Queue, staff: Any) -> None:
     assert Message.objects.count() == 1
 
 
+def test_scheduled_messages_are_moved_and_stay_scheduled(
+    letters: Queue, queue: Any, staff: Any
+) -> None:
+    parcels = queue("parcels")
+    send_many("letters", range(3), delay=3600)
+    kept, *moved = Scheduled.objects.order_by("pk")
+    client = staff("view_scheduled", "consume_queue")
+    page = choose(client, "scheduled", "move", moved)
+    assert "2 messages were moved." in texts(
+        confirm(client, "scheduled", "move", page, to="parcels")
+    )
+    assert Scheduled.objects.filter(queue=parcels).count() == 2
+    assert Scheduled.objects.get(queue=letters) == kept
+    page = choose(client, "scheduled", "move", [kept])
+    assert "Unknown queue" in texts(confirm(client, "scheduled", "move", page, to="parcel"))
+
+
+def test_bodies_of_scheduled_messages_are_edited(letters: Queue, staff: Any) -> None:
+    send_many("letters", [{"country": "UK"}] * 2, delay=3600)
+    client = staff("view_scheduled", "edit_message")
+    page = choose(client, "scheduled", "edit", Scheduled.objects.order_by("pk")[:1])
+    assert confirm(client, "scheduled", "edit", page, patch="{").context["form"].errors["patch"]
+    page = confirm(client, "scheduled", "edit", page, patch='{"country": "GB"}')
+    assert "1 message was edited." in texts(page)
+    bodies = Message.objects.order_by("pk").values_list("body", flat=True)
+    assert list(bodies) == [{"country": "GB"}, {"country": "UK"}]
+
+
 def test_scheduled_messages_become_dead_letters_with_the_reason_given(
     letters: Queue, staff: Any
 ) -> None:
@@ -318,6 +346,8 @@ RIGHTS = [
     ("scheduled", "retry", "redrive_deadletter"),
     ("scheduled", "bury", "redrive_deadletter"),
     ("scheduled", "cancel", "purge_queue"),
+    ("scheduled", "move", "consume_queue"),
+    ("scheduled", "edit", "edit_message"),
     ("lease", "release", "consume_queue"),
     ("lane", "release", "redrive_deadletter"),
 ]

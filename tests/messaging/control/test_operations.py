@@ -184,6 +184,35 @@ def test_dead_letters_are_redriven_elsewhere_and_edited(
     assert Edit.objects.filter(what="edited", edited_by="olga").count() == 5
 
 
+def test_dead_letters_whose_queue_is_gone_stay_and_are_told(
+    queue: Queue, small_steps: None
+) -> None:
+    other = Queue.objects.create(name="parcels", dead_letter_queue=queue.dead_letter_queue)
+    bury(queue, 4)
+    lost = bury(other, 5)
+    bury(queue, 2)
+    other.delete()
+    ended = control.run_operation(control.begin_redrive())
+    assert (ended.state, ended.done) == ("done", 6)
+    assert "5 dead letters stay: the queue that they come from no longer exists" in ended.error
+    assert set(DeadLetter.objects.values_list("pk", flat=True)) == set(lost)
+    failed = control.run_operation(control.begin_redrive())
+    assert (failed.state, failed.done) == ("failed", 0)
+    assert "5 dead letters stay" in failed.error
+    elsewhere = control.run_operation(control.begin_redrive(to=queue))
+    assert (elsewhere.state, elsewhere.done, elsewhere.error) == ("done", 5, "")
+
+
+def test_dead_letters_that_the_queue_asked_for_holds_itself_stay_and_are_told(
+    queue: Queue, small_steps: None
+) -> None:
+    bury(queue, 5)
+    failed = control.run_operation(control.begin_redrive(to="letters.dlq"))
+    assert (failed.state, failed.done) == ("failed", 0)
+    assert "5 dead letters stay: the queue that they would go to" in failed.error
+    assert DeadLetter.objects.count() == 5
+
+
 def test_dead_letters_are_discarded_by_group(queue: Queue, small_steps: None) -> None:
     bury(queue, 5, fingerprint="a")
     bury(queue, 2, fingerprint="b")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
@@ -269,6 +270,22 @@ def test_causes_and_consequences_are_found_by_an_index(queue: Queue) -> None:
             cursor.execute(f"EXPLAIN {sql}", params)
             plan = "\n".join(line for (line,) in cursor.fetchall())
             assert "Seq Scan on messaging_message" not in plan, plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_timeline_tells_which_operation_has_replayed_a_message(
+    queue: Queue, operator: User
+) -> None:
+    other = Queue.objects.create(name="others")
+    message_id = send("letters", "again")
+    send("others", "not that")
+    begun = control.begin_replay(queue, since=int(message_id), to=other, by=operator)
+    control.run_operation(begun)
+    told = control.timeline(message_id).events[-1]
+    by = f"operation {begun.pk} of olga"
+    assert (told.what, told.queue, told.by) == ("replayed", "others", by)
+    assert told.text == f"Replayed by {by}."
+    assert [event.what for event in control.timeline(int(message_id) + 1).events] == ["published"]
 
 
 def test_the_timeline_of_a_dead_letter_outlives_the_log(queue: Queue, handled: None) -> None:
