@@ -10,7 +10,7 @@ from ..exceptions import UnknownWebhook
 from ..models import Queue, Webhook
 from ..names import check_queue_name
 from ..store.webhooks import Described
-from .history import Operator, enter, log, name_of
+from .history import Operator, enter, keep, log, name_of
 from .queues import tell_workers
 
 
@@ -28,6 +28,8 @@ def disable_webhook(
         values = {"disabled_by": name_of(by)[:150], "disabled_reason": reason}
         if not enabled.update(disabled_at=Now(), **values):
             return False
+        meant = {"webhook": found.name} | ({"reason": reason} if reason else {})
+        keep("disable_webhook", by, using, queue=found.queue, meant=meant)
         enter(by, found, f"Disabled: {reason}" if reason else "Disabled.")
         tell_workers(using)
     log("Webhook disabled", by, webhook=found.name, reason=reason)
@@ -42,6 +44,7 @@ def enable_webhook(webhook: Webhook | str, *, by: Operator = "", using: str | No
         values = {"disabled_at": None, "disabled_by": "", "disabled_reason": ""}
         if not idle.update(failures=0, rests_until=None, **values):
             return False
+        keep("enable_webhook", by, using, queue=found.queue, meant={"webhook": found.name})
         enter(by, found, "Enabled.")
         tell_workers(using)
     log("Webhook enabled", by, webhook=found.name)

@@ -12,7 +12,7 @@ from django.db import connection
 
 from messaging import consumer, control, send
 from messaging.exceptions import InvalidDefinitions, UnknownWebhook
-from messaging.models import Queue, Webhook
+from messaging.models import Operation, Queue, Webhook
 
 pytestmark = pytest.mark.django_db
 
@@ -67,6 +67,15 @@ class TestVerbs:
         assert not control.enable_webhook("partner", by=operator)
         webhook.refresh_from_db()
         assert (webhook.is_disabled, webhook.failures, webhook.rests_until) == (False, 0, None)
+
+    def test_each_leaves_a_row_among_the_operations(self, webhook: Webhook) -> None:
+        control.disable_webhook("partner", by="olga", reason="They asked.")
+        control.enable_webhook("partner", by="piet")
+        enabled, disabled = Operation.objects.order_by("-pk")
+        assert (disabled.kind, disabled.created_by) == ("disable_webhook", "olga")
+        assert disabled.filter == {"webhook": "partner", "reason": "They asked."}
+        assert (enabled.kind, enabled.created_by) == ("enable_webhook", "piet")
+        assert enabled.queue == disabled.queue == webhook.queue
 
     def test_an_unknown_one_is_refused_with_what_was_meant(self, webhook: Webhook) -> None:
         with pytest.raises(UnknownWebhook, match="Did you mean 'partner'"):
