@@ -73,9 +73,10 @@ def test_one_is_served_from_when_it_is_added_as_its_row_says_until_it_is_disable
 
     wait_until(has_moved, report=lambda: worker.output)
     wait_until(lambda: not database.waiting, report=lambda: worker.output)
+    serving = "SELECT count(*) FROM messaging_worker WHERE queues @> '[\"hooks\"]'"
+    wait_until(lambda: database.value(serving) == 2, report=lambda: worker.output)
     disabled = database.manage("webhooks", "disable", "partner")
     assert disabled.returncode == 0, disabled.stderr
-    serving = "SELECT count(*) FROM messaging_worker WHERE queues @> '[\"hooks\"]'"
     wait_until(lambda: not database.value(serving), report=lambda: worker.output)
     before = len(receiver.requests)
     send_all("hooks", [{"n": "later"}])
