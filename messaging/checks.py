@@ -1,6 +1,7 @@
 """Check: what is misconfigured, each with the remedy."""
 
 import math
+from importlib.util import find_spec
 from typing import Any
 
 from django.apps import apps
@@ -11,9 +12,13 @@ from django.core.management import get_commands
 from django.db import connections
 
 from . import conf
+from .addresses import is_allowance
 from .consuming import declarations
+from .exceptions import InvalidSecret
+from .signing_keys import keys_of
 from .store import doctoring
 from .store.pooling import is_pooled
+from .store.webhooks import described
 
 MINIMUM_POSTGRESQL = 15
 
@@ -148,6 +153,48 @@ def check_channel_layer(**kwargs: Any) -> list[checks.CheckMessage]:
     ]
 
 
+def check_webhook_settings(**kwargs: Any) -> list[checks.CheckMessage]:
+    """Report secrets that cannot sign, without showing any, and hosts that name nothing."""
+    found: list[checks.CheckMessage] = []
+    for key, kind, wanted in (
+        ("WEBHOOK_SECRETS", dict, "a dict of names to secrets"),
+        ("WEBHOOK_ALLOWED_HOSTS", list | tuple, "a list of names, '.domains' and networks"),
+    ):
+        if not isinstance(getattr(conf, key), kind):
+            found.append(
+                checks.Error(
+                    f"MESSAGING[{key!r}] is {type(getattr(conf, key)).__name__}.",
+                    hint=f"Use {wanted}.",
+                    id="messaging.E002",
+                )
+            )
+    if found:
+        return found
+    for name in conf.WEBHOOK_SECRETS:
+        try:
+            keys_of(name)
+        except InvalidSecret as error:
+            found.append(
+                checks.Error(
+                    str(error),
+                    hint='Make one: python -c "import base64, secrets; '
+                    "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\"",
+                    id="messaging.E010",
+                )
+            )
+    found += [
+        checks.Error(
+            f"MESSAGING['WEBHOOK_ALLOWED_HOSTS'] has {entry!r}.",
+            hint="Use names such as 'hooks.internal', domains such as '.internal', and networks "
+            "such as '10.1.0.0/16'.",
+            id="messaging.E011",
+        )
+        for entry in conf.WEBHOOK_ALLOWED_HOSTS
+        if not is_allowance(entry)
+    ]
+    return found
+
+
 def check_rq_serializers(**kwargs: Any) -> list[checks.CheckMessage]:
     """Report queues of django-rq whose jobs are pickles, which run code as they are read."""
     if not apps.is_installed("django_rq"):
@@ -267,11 +314,49 @@ def check_unlogged_tables(databases: Any = None, **kwargs: Any) -> list[checks.C
     ]
 
 
+def check_webhooks(databases: Any = None, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Report webhooks that nothing can be sent to (``check --database``)."""
+    alias = conf.DATABASE
+    if alias not in (databases or ()) or connections[alias].vendor != "postgresql":
+        return []
+    webhooks = described(connections[alias])
+    found: list[checks.CheckMessage] = []
+    if webhooks and not all(find_spec(name) for name in ("httpx2", "standardwebhooks")):
+        found.append(
+            checks.Error(
+                "There are webhooks, and the packages that send them are not installed.",
+                hint="Run pip install 'messaging-postgres[webhooks]'.",
+                id="messaging.E012",
+            )
+        )
+    for webhook in webhooks:
+        if webhook.secret not in conf.WEBHOOK_SECRETS:
+            found.append(
+                checks.Error(
+                    f"Webhook {webhook.name!r} is signed with {webhook.secret!r}, which is not in "
+                    f"MESSAGING['WEBHOOK_SECRETS'].",
+                    hint="Add the secret, or name another one.",
+                    id="messaging.E013",
+                )
+            )
+        if consumer := declarations.consumers.get(webhook.queue):
+            found.append(
+                checks.Warning(
+                    f"Queue {webhook.queue!r} has a webhook, {webhook.name!r}, and a consumer, "
+                    f"{consumer.place}, which gets all messages.",
+                    hint="Give the webhook another queue, which subscribes to the same topics.",
+                    id="messaging.W008",
+                )
+            )
+    return found
+
+
 OF_SETTINGS = (
     check_settings,
     check_declarations,
     check_worker_command,
     check_channel_layer,
     check_rq_serializers,
+    check_webhook_settings,
 )
-OF_DATABASE = (check_database, check_long_handlers, check_unlogged_tables)
+OF_DATABASE = (check_database, check_long_handlers, check_unlogged_tables, check_webhooks)

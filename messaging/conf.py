@@ -27,6 +27,11 @@ DEFAULTS: dict[str, Any] = {
     "PREPARE_STATEMENTS": None,
     # Who may see the live page: a permission of the logged-in staff user.
     "DASHBOARD_PERMISSION": "messaging.view_queue",
+    # Names to the secrets that sign webhooks: "whsec_" and 24 to 64 bytes in base64, or a list of
+    # them while one takes the place of another. Read them from the environment.
+    "WEBHOOK_SECRETS": {},
+    # Which hosts webhooks may be sent to though they are not public: names, ".domains", networks.
+    "WEBHOOK_ALLOWED_HOSTS": [],
 }
 
 

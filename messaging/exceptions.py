@@ -53,6 +53,22 @@ class InvalidOption(MessagingError, ValueError):
         super().__init__(f"{option}={shown[:80]}: {remedy}.")
 
 
+class InvalidURL(MessagingError, ValueError):
+    """An address to which no webhook may be sent."""
+
+    def __init__(self, url: object, remedy: str) -> None:
+        self.url = url
+        super().__init__(f"url={ascii(url)[:80]}: {remedy}.")
+
+
+class InvalidSecret(MessagingError, ValueError):
+    """An entry of `MESSAGING["WEBHOOK_SECRETS"]` that cannot sign; its value is never shown."""
+
+    def __init__(self, name: str, remedy: str) -> None:
+        self.name = name
+        super().__init__(f"MESSAGING['WEBHOOK_SECRETS'][{name!r}]: {remedy}.")
+
+
 class InvalidFilter(MessagingError, ValueError):
     """A filter that no message could be held against; ``path`` is where the fault is.
 
@@ -129,6 +145,12 @@ class UnknownSchedule(UnknownName):
     """Nobody declared this schedule."""
 
     kind = "schedule"
+
+
+class UnknownWebhook(UnknownName):
+    """There is no webhook of this name."""
+
+    kind = "webhook"
 
 
 class DeduplicationConflict(MessagingError, ValueError):
@@ -254,6 +276,14 @@ class RequestFailed(MessagingError):
 
 class NotSupported(MessagingError):
     """What was asked for does not exist in this combination."""
+
+
+class WebhookFailed(MessagingError):
+    """A webhook was not answered with 2xx; ``status`` None: it was not answered at all."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(reason)
 
 
 class OperationRefused(MessagingError):

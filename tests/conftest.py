@@ -18,6 +18,7 @@ from django.db import connection, connections
 from django.test import TransactionTestCase
 from pristine import Pristine
 from psycopg.conninfo import make_conninfo
+from receiver import Receiver
 
 from messaging import conf
 
@@ -162,3 +163,11 @@ def waiters(transactional_db: None) -> Callable[[], int]:
             return int(cursor.fetchone()[0])
 
     return count
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Return a receiver that answers 200 unless it is told otherwise."""
+    receiver = Receiver()
+    yield receiver
+    receiver.close()

@@ -11,6 +11,7 @@ from .scheduled import ScheduledAdmin
 from .schedules import ScheduleAdmin
 from .subscriptions import SubscriptionAdmin
 from .topics import TopicAdmin
+from .webhooks import WebhookAdmin
 from .workers import WorkerAdmin
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "ScheduledAdmin",
     "SubscriptionAdmin",
     "TopicAdmin",
+    "WebhookAdmin",
     "WorkerAdmin",
 ]

@@ -54,6 +54,7 @@ from .selecting import (
 )
 from .timeline import Caused, Event, Timeline, timeline
 from .topics import topics
+from .webhooks import disable_webhook, enable_webhook, find_webhook, obstacle_to_webhook
 
 __all__ = [
     "Cause",
@@ -93,20 +94,24 @@ __all__ = [
     "depth",
     "diagnose",
     "disable",
+    "disable_webhook",
     "discard",
     "edit",
     "edit_matching",
     "enable",
+    "enable_webhook",
     "explain",
     "export_definitions",
     "find_operation",
     "find_queue",
     "find_schedule",
+    "find_webhook",
     "groups",
     "import_definitions",
     "move",
     "next_runs",
     "obstacle_to_deletion",
+    "obstacle_to_webhook",
     "operations",
     "parked",
     "pause",

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 from django.db import models
 
 from ..exceptions import InvalidDefinitions
-from ..models import Queue, Schedule, Schema, Subscription, Topic
+from ..models import Queue, Schedule, Schema, Subscription, Topic, Webhook
 
 VERSION = 1
 LARGEST = 2**63
 # In the order in which they need each other.
-KINDS: dict[str, type[Queue | Topic | Schema | Subscription | Schedule]] = {
+KINDS: dict[str, type[Queue | Topic | Schema | Subscription | Schedule | Webhook]] = {
     "queues": Queue,
     "topics": Topic,
     "schemas": Schema,
     "subscriptions": Subscription,
     "schedules": Schedule,
+    "webhooks": Webhook,
 }
 IDENTITIES = {
     "queues": ("name",),
@@ -26,6 +27,7 @@ IDENTITIES = {
     "schemas": ("topic", "version"),
     "subscriptions": ("pattern", "queue"),
     "schedules": ("name",),
+    "webhooks": ("name",),
 }
 # What people set otherwise than in a form.
 SET_BY_VERBS = {"topics": ("schema",), "schemas": ("version",)}

@@ -12,9 +12,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .. import checks
 from ..consuming import declarations
-from ..store import doctoring
+from ..store import doctoring, webhooks
 from ..store.connection import connection_for
 from ..sync import is_migrated, missing
+from .webhooks import in_words
 
 TRIGGERS = ["messaging_bind_subscription", "messaging_bind_topic", "messaging_join_lanes"]
 # From when on something is worth a word, seconds or rows.
@@ -92,6 +93,7 @@ def _database(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
     yield from _wake_up(connection)
     yield from _tables(connection, server)
     yield from _queues(connection)
+    yield from _webhooks(connection)
     if number := doctoring.died(connection, HOUR):
         more = " or more" if number >= doctoring.LOOKED_AT else ""
         text = f"{number:,}{more} messages died within the last hour."
@@ -142,21 +144,35 @@ def _tables(connection: BaseDatabaseWrapper, server: doctoring.Server) -> Iterat
         yield _warning("transaction", text, f"End it: SELECT pg_terminate_backend({pid}).")
 
 
+def _webhooks(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
+    for webhook in webhooks.described(connection):
+        if webhook.is_left_alone:
+            fix = f"Mend the receiver, then run manage.py webhooks enable {webhook.name}."
+            yield _warning("webhooks", f"Webhook {webhook.name} {in_words(webhook)}.", fix)
+
+
 def _queues(connection: BaseDatabaseWrapper) -> Iterator[Finding]:
+    known = webhooks.described(connection)
+    have_consumers = {*declarations.consumers, *(webhook.queue for webhook in known)}
+    left_alone = {webhook.queue for webhook in known if webhook.is_left_alone}
     for queue in doctoring.queues(connection):
         if queue.paused_for is not None:
             if queue.paused_for > HOUR:
                 text = f"Queue {queue.name} is paused for {queue.paused_for / HOUR:,.1f} hours."
                 yield _warning("paused", text, f"Run manage.py queues resume {queue.name}.")
             continue
-        if not queue.has_ready:
+        if not queue.has_ready or queue.name in left_alone:
             continue
-        if queue.workers == 0 and queue.name in declarations.consumers:
+        if queue.workers == 0 and queue.name in have_consumers:
             text = f"Messages wait on queue {queue.name}, and no worker serves it."
             yield _error("workers", text, f"Run manage.py runworker {queue.name}.")
         elif queue.workers == 0 and not queue.holds_dead_letters:
             text = f"Messages wait on queue {queue.name}, which has no consumer and no worker."
-            yield _warning("consumers", text, "Declare a @consumer, unless receive() takes them.")
+            yield _warning(
+                "consumers",
+                text,
+                "Declare a @consumer or add a webhook, unless receive() takes them.",
+            )
         elif queue.oldest > HOUR:
             text = f"What is next on queue {queue.name} waits for {queue.oldest / HOUR:,.1f} hours."
             yield _warning("age", text, f"Start more workers: manage.py runworker {queue.name}.")

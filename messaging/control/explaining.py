@@ -20,7 +20,9 @@ from ..store.explaining import LaneFacts, Origin, QueueFacts
 from ..store.lanes import FAIR
 from ..store.places import Place
 from ..store.publishing import known_names
+from ..store.webhooks import Described, described
 from .queues import join_lanes
+from .webhooks import in_words
 
 SECONDS = 10.0
 MOST_RECEIVERS = 1_000
@@ -38,6 +40,7 @@ class Cause(StrEnum):
     BEHIND = "behind"
     PAUSED = "paused"
     NO_WORKER = "no_worker"
+    WEBHOOK = "webhook"
     WORKERS_PAUSED = "workers_paused"
     NOT_ACTIVE = "not_active"
     RATE_LIMITED = "rate_limited"
@@ -180,7 +183,8 @@ def _why(
         yield why
         if why.cause is Cause.IN_FLIGHT:
             return
-    for why in _of_queue(queue, origin):
+    webhook = next((w for w in described(connection) if w.queue == queue.name), None)
+    for why in _of_queue(queue, origin, webhook):
         is_next = False
         yield why
     if is_next:
@@ -261,14 +265,17 @@ def _in_lane(lane: LaneFacts, place: Place, queue: str) -> Iterator[Why]:
         yield Why(cause=Cause.BEHIND, text=text, queue=queue, message_id=head)
 
 
-def _of_queue(queue: QueueFacts, origin: Origin) -> Iterator[Why]:
+def _of_queue(queue: QueueFacts, origin: Origin, webhook: Described | None) -> Iterator[Why]:
     """Say what keeps all messages of a queue."""
     if queue.paused_at is not None:
         by = f" by {queue.paused_by}" if queue.paused_by else ""
         reason = f": {queue.pause_reason}" if queue.pause_reason else ""
         text = f"The queue is paused since {_at(queue.paused_at)}{by}{reason}. Resume it."
         yield Why(cause=Cause.PAUSED, text=text, queue=queue.name, by=queue.paused_by)
-    if queue.workers == 0:
+    if webhook is not None and webhook.is_left_alone:
+        text = f"Its webhook, {webhook.name}, {in_words(webhook)}. Enable it."
+        yield Why(cause=Cause.WEBHOOK, text=text, queue=queue.name, by=webhook.disabled_by or "")
+    elif queue.workers == 0:
         text = "No worker serves the queue. Start one: manage.py runworker."
         yield Why(cause=Cause.NO_WORKER, text=text, queue=queue.name)
     elif queue.workers == queue.paused_workers:

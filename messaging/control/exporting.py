@@ -1,4 +1,4 @@
-"""Export what queues, topics, schemas, subscriptions and schedules are, to keep or import it."""
+"""Export what people configure, queues to webhooks, to keep or import it."""
 
 import json
 from typing import Any
@@ -10,15 +10,16 @@ from .definitions import KINDS, VERSION, fields_of, value_of
 EPHEMERAL: dict[str, dict[str, Any]] = {
     "queues": {"subscriptions__idle_timeout__isnull": False},
     "subscriptions": {"queue__subscriptions__idle_timeout__isnull": False},
+    "webhooks": {"queue__subscriptions__idle_timeout__isnull": False},
 }
 
 
 def export_definitions(*, using: str | None = None) -> str:
-    """Return all queues, topics, schemas, subscriptions and schedules with their policies, as JSON.
+    """Return all queues, topics, schemas, subscriptions, schedules and webhooks, as JSON.
 
-    Messages, ids, pauses, whether a queue accepts messages, and what is ephemeral are not part of
-    it. Names are the identity: what is imported finds its rows by them. Of its schema a topic names
-    the version that counts.
+    Messages, ids, pauses, whether a queue accepts messages or a webhook is enabled, and what is
+    ephemeral are not part of it; of secrets there are only the names. Names are the identity: what
+    is imported finds its rows by them. Of its schema a topic names the version that counts.
     """
     alias = using or conf.DATABASE
     found: dict[str, list[dict[str, Any]]] = {}

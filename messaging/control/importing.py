@@ -1,4 +1,4 @@
-"""Import what queues, topics, schemas, subscriptions and schedules are, all of it or nothing."""
+"""Import what people configure, queues to webhooks, all of it or nothing."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -8,12 +8,13 @@ from django.db import models, transaction
 
 from .. import conf
 from ..exceptions import InvalidDefinitions
-from ..models import Queue, Topic
+from ..models import Queue, Topic, Webhook
 from ..sync import dead_letter_queue
 from .definitions import IDENTITIES, KINDS, Definition, fields_of, parse, value_of
 from .history import Operator, enter, log
 from .queues import tell_workers
 from .versions import add_version, version_of
+from .webhooks import obstacle_to_webhook
 
 
 class Change(NamedTuple):
@@ -39,7 +40,7 @@ class Imported:
 def import_definitions(
     text: str | bytes, *, by: Operator = "", dry_run: bool = False, using: str | None = None
 ) -> Imported:
-    """Create and change what an export has, queues to schedules, as it says; delete none.
+    """Create and change what an export has, queues to webhooks, as it says; delete none.
 
     Rows are found by their names, and policies that are not named stay as they are. A queue that is
     new and names no dead-letter queue gets its own. Doing it again changes nothing. Raises
@@ -94,7 +95,7 @@ def _write(
     }
     model = KINDS[definition.kind]
     rows = model._default_manager.using(alias).select_for_update(of=("self",))
-    if definition.kind == "schedules":
+    if definition.kind in ("schedules", "webhooks"):
         policies |= _targets(definition, alias)
     row = rows.filter(**identity).first()
     if row is None:
@@ -113,7 +114,7 @@ def _write(
 
 
 def _targets(definition: Definition, alias: str) -> dict[str, Any]:
-    """Return where the messages of a schedule go, as rows."""
+    """Return where the messages of a schedule go, or those of a webhook come from, as rows."""
     found: dict[str, Any] = {}
     if "queue" in definition.values:
         found["queue"] = _queue(definition, "queue", alias)
@@ -194,3 +195,12 @@ def _check(definition: Definition, row: models.Model) -> None:
     except ValidationError as error:
         name, reasons = next(iter(error.message_dict.items()))
         raise InvalidDefinitions(f"{definition.place}, {name}", " ".join(reasons)) from error
+    if isinstance(row, Webhook):
+        if row.queue_id is None:
+            raise InvalidDefinitions(definition.place, "queue is missing")
+        if obstacle := obstacle_to_webhook(row.queue):
+            raise InvalidDefinitions(f"{definition.place}, queue", obstacle)
+        others = Webhook.objects.using(row._state.db).filter(queue=row.queue).exclude(name=row.name)
+        if other := others.first():
+            reason = f"webhook {other.name!r} has this queue already"
+            raise InvalidDefinitions(f"{definition.place}, queue", reason)

@@ -26,6 +26,7 @@ from .history import (
 )
 from .operations import CatchUp, Operation, OperationState, Schedule
 from .waiting import Arrival, Delivery, Lane, LaneEntry, Lease, Message, Scheduled, Waiting
+from .webhooks import Webhook
 from .workers import ActiveConsumer, RateLimit, Room, Stat, Worker
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Subscription",
     "Topic",
     "Waiting",
+    "Webhook",
     "Worker",
     "validate_delays",
 ]

@@ -171,7 +171,7 @@ class AsyncRunner:
             arrival = self._arrivals.popleft()
             if (known := by_id.get(arrival.queue_id)) and arrival.first is not None:
                 known.source.notice(arrival.priority, arrival.first)
-        for consumer in self._consumers:
+        for consumer in (*self._consumers, *self._configuration.found):
             policy = self._configuration.policy(consumer.queue)
             if policy is None or policy.paused:
                 continue
@@ -179,6 +179,7 @@ class AsyncRunner:
             if work is None or work.source.policy.id != policy.id:
                 source = engine().source(policy, self._using)
                 work = self._works[consumer.queue] = Work(consumer, source, careful=False)
+            work.consumer = consumer
             work.source.policy = policy
             self._claim(work)
 

@@ -1,12 +1,15 @@
 """Configuration: the queues that a worker serves, and their policies as the rows now say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..consuming import Consumer, declarations
 from ..exceptions import UnknownQueue
 from ..policies import QueuePolicy
 from ..store.configuration import policies
 from ..store.connection import connection_for
+
+# Finds the consumers that rows make, and not code; by the alias of the database.
+Finder = Callable[[str | None], Sequence[Consumer]]
 
 
 def consumers_for(queues: Sequence[str]) -> list[Consumer]:
@@ -19,11 +22,18 @@ def consumers_for(queues: Sequence[str]) -> list[Consumer]:
 
 
 class Configuration:
-    """Policies by queue name; refreshed by one thread, read by the others."""
+    """Policies by queue name; refreshed by one thread, read by the others.
 
-    def __init__(self, consumers: Sequence[Consumer], using: str | None) -> None:
-        self._names = [consumer.queue for consumer in consumers]
+    ``found`` are the consumers that rows make at present, beside those that code declares.
+    """
+
+    def __init__(
+        self, consumers: Sequence[Consumer], using: str | None, find: Finder | None = None
+    ) -> None:
+        self._declared = consumers
         self._using = using
+        self._find = find
+        self.found: Sequence[Consumer] = ()
         self._policies: dict[str, QueuePolicy] = {}
         self._changed = False
         self.is_held = False
@@ -31,8 +41,16 @@ class Configuration:
     def refresh(self) -> None:
         """Read the rows again."""
         self._changed = False
-        rows = policies(connection_for(self._using), names=self._names)
+        found = self._find(self._using) if self._find is not None else ()
+        names = [consumer.queue for consumer in (*self._declared, *found)]
+        rows = policies(connection_for(self._using), names=names)
         self._policies = {policy.name: policy for policy in rows}
+        self.found = found
+
+    @property
+    def queues(self) -> list[str]:
+        """Return the names of the queues that are served at present."""
+        return [consumer.queue for consumer in (*self._declared, *self.found)]
 
     def expire(self) -> None:
         """Note that the rows have changed."""

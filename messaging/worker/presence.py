@@ -64,7 +64,7 @@ class Presence:
             "host": socket.gethostname()[:100],
             "pid": os.getpid(),
             "version": messaging.__version__,
-            "queues": json.dumps([consumer.queue for consumer in self._options.consumers]),
+            "queues": json.dumps(self._configuration.queues),
             "threads": self._options.threads,
             "running": json.dumps(self._tally.running()),
             "handled": self._tally.handled,

@@ -65,7 +65,7 @@ class Process:
         self.name = options.process_name(os.getpid())
         self._bell = Bell()
         self._tally = Tally()
-        self._configuration = Configuration(options.consumers, options.using)
+        self._configuration = Configuration(options.consumers, options.using, options.find)
         self._heart = Heart(options.using, self.name)
         self._limits = Limits(self.name, options.using)
         self._presence = Presence(
@@ -105,11 +105,12 @@ class Process:
                 limits=self._limits,
                 retrying=self._house.expect_retry,
                 drain=options.drain,
+                finds=options.is_limited,
             )
             for slot in slot_numbers[: options.threads]
-            if here
+            if here or not options.has_a_loop
         ]
-        if in_a_loop:
+        if options.has_a_loop:
             loop = AsyncRunner(
                 in_a_loop,
                 self._configuration,
@@ -156,7 +157,7 @@ class Process:
             thread.daemon = True
             self._threads.append(thread)
             thread.start()
-        if any(consumer.is_leased for consumer in self._options.consumers):
+        if self._options.holds_leases:
             self._heart.start()
         signals.worker_started.send_robust(type(self), name=self.name)
         while any(thread.is_alive() for thread in self._threads):

@@ -38,7 +38,8 @@ class Runner:
     """Serves its queues in turn, by their weights, until it is told to stop.
 
     Without ``limits`` it handles whatever it finds, as a test wants it. ``retrying`` is told in how
-    many seconds the first of some failed messages is due again.
+    many seconds the first of some failed messages is due again. ``finds``: it runs the consumers
+    too that rows make, which otherwise an event loop does.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Runner:
         heart: Heart | None = None,
         retrying: Callable[[float], object] = lambda after: None,
         drain: bool = False,
+        finds: bool = False,
     ) -> None:
+        self._finds = finds
         self._consumers = consumers
         self._configuration = configuration
         self._using = using
@@ -129,7 +132,7 @@ class Runner:
         self._take_notice()
         works = [
             self._work(consumer, policy)
-            for consumer in self._consumers
+            for consumer in (*self._consumers, *(self._configuration.found if self._finds else ()))
             if (policy := self._configuration.policy(consumer.queue)) and not policy.paused
         ]
         done = Round(0, False)
@@ -151,6 +154,7 @@ class Runner:
             source = engine().source(policy, self._using)
             work = Work(consumer, source, careful=self._careful)
             self._works[consumer.queue] = work
+        work.consumer = consumer
         work.source.policy = policy
         return work
 

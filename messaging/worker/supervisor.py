@@ -182,7 +182,7 @@ class Supervisor:
             died = (code != 0 or running > 0) and not retired
             if died:
                 logger.error("Worker process died worker=%s code=%s", name, code)
-                if self._holds_leases:
+                if self._options.holds_leases:
                     self._casualties.add_holder(code, name, spared=child.killed_at is not None)
             child.process.close()
             if self._is_told or self._allowance.used_up or self._is_drained(died or retired):
@@ -190,10 +190,6 @@ class Supervisor:
             self._to_start += 1
             failed = died and not running and child.killed_at is None
             self._delay_start(failed, time.monotonic() - child.started)
-
-    @property
-    def _holds_leases(self) -> bool:
-        return any(consumer.is_leased for consumer in self._options.consumers)
 
     def _is_drained(self, ended_early: bool) -> bool:
         return self._options.drain and not ended_early
@@ -286,7 +282,7 @@ class Supervisor:
             child.process.kill()
             child.process.join()
         self._children = []
-        if names and self._holds_leases:
+        if names and self._options.holds_leases:
             self._casualties.release(names)
 
     def _close(self) -> None:

@@ -17,6 +17,7 @@ from messaging.checks import (
     check_rq_serializers,
     check_worker_command,
 )
+from messaging.models import Webhook
 
 
 def found(databases=()):
@@ -322,3 +323,37 @@ class TestMigrations:
         with pytest.raises(CommandError, match="Run migrate first") as refused:
             call_command("runworker", "--drain")
         assert refused.value.returncode == 1
+
+
+@pytest.mark.django_db
+class TestWebhooks:
+    @pytest.fixture
+    def webhook(self, queue, settings):
+        settings.MESSAGING = {"WEBHOOK_SECRETS": {"partner": f"whsec_{'a' * 32}"}}
+        return Webhook.objects.create(
+            name="partner", queue=queue("hooks"), url="https://a.example/", secret="partner"
+        )
+
+    def test_one_that_can_be_sent_is_not_worth_a_word(self, webhook):
+        assert not found(databases=["default"]).keys() & {
+            "messaging.E010",
+            "messaging.E012",
+            "messaging.E013",
+            "messaging.W008",
+        }
+
+    def test_one_without_the_packages_that_send_it_is_an_error(self, webhook, monkeypatch):
+        monkeypatch.setattr("messaging.checks.find_spec", lambda name: None)
+        told = found(databases=["default"])["messaging.E012"]
+        assert "pip install 'messaging-postgres[webhooks]'" in told
+
+    def test_one_whose_secret_is_gone_is_an_error(self, webhook, settings):
+        settings.MESSAGING = {}
+        assert "signed with 'partner'" in found(databases=["default"])["messaging.E013"]
+
+    def test_one_beside_a_consumer_is_a_warning(self, webhook, declared):
+        @consumer("hooks")
+        def handle(message): ...
+
+        told = found(databases=["default"])["messaging.W008"]
+        assert "Queue 'hooks' has a webhook, 'partner', and a consumer, test_checks." in told

@@ -371,4 +371,12 @@ MUTANTS = [
         checker=f"{CLAIMS}a_message_that_fails_for_the_last_time_is_dead_once",
         sign="I7",
     ),
+    Mutant(
+        name="a webhook takes a redirection for done",
+        path="webhooks/sending.py",
+        edits=(("200 <= self.status < 300", "200 <= self.status < 400"),),
+        checker=f"{TESTS}/webhooks/test_webhooks_delivering.py::TestAnswers::"
+        "test_a_redirection_is_a_failure_and_not_followed[307]",
+        sign="== {'scheduled': 1}",
+    ),
 ]

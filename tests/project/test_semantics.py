@@ -67,6 +67,7 @@ FEATURES = {
         "Live feed",
         "New subscriber",
         "Durable and ephemeral",
+        "Push",
         "Replay and seek",
     ],
     "Requests and schedules": ["Request and reply", "Nobody's queues", "Schedules"],

@@ -16,7 +16,8 @@ from messaging.consuming import Consumer, declarations
 from messaging.exceptions import UnknownQueue
 from messaging.names import NAME, shown
 from messaging.sync import is_migrated, synchronise
-from messaging.worker.configuration import consumers_for
+from messaging.webhooks.serving import Endpoints, are_installed, queues_with_webhooks
+from messaging.worker.configuration import Finder, consumers_for
 from messaging.worker.naming import NameTaken, give_back_name, take_name
 from messaging.worker.options import Options
 from messaging.worker.reloading import is_reloaded, run_reloading
@@ -115,13 +116,14 @@ class Command(BaseCommand):
         super().run_from_argv(argv)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        consumers = self._consumers(options)
+        consumers, find = self._consumers(options)
         name = self._checked_name(options["name"])
         if options["autoreload"] and not is_reloaded():
             sys.exit(run_reloading())
         health = (options["health_host"], options["health_port"])
         worker = Options(
             consumers=consumers,
+            find=find,
             processes=options["processes"],
             threads=options["threads"],
             drain=options["drain"],
@@ -147,32 +149,38 @@ class Command(BaseCommand):
                     give_back_name(name)
         sys.exit(code)
 
-    def _consumers(self, options: dict[str, Any]) -> Sequence[Consumer]:
+    def _consumers(self, options: dict[str, Any]) -> tuple[Sequence[Consumer], Finder | None]:
+        """Return the declared consumers to run, and what finds the webhooks to serve."""
         listed = [name for text in options["queues"] for name in text.split(",")]
         names = [name.strip() for name in (*options["queue"], *listed)]
         if not all(names):
             raise CommandError("A queue's name is empty. Leave it out to serve all.", returncode=2)
         declared = declarations.consumers
         waits = options["wait_for_queue"]
-        missing = [name for name in names if name not in declared] if waits else []
+        undeclared = [name for name in names if name not in declared]
+        pushed = queues_with_webhooks() if undeclared or not declared else set()
+        missing = [name for name in undeclared if name not in pushed] if waits else []
         if missing:
             self.stderr.write(f"No consumer yet, waiting for one: {', '.join(missing)}")
-            names = [name for name in names if name in declared]
         try:
-            consumers = consumers_for(names) if names or not missing else []
+            apart = {*missing, *pushed} - declared.keys()
+            known = [name for name in names if name not in apart]
+            consumers = consumers_for(known) if known or not names else []
         except UnknownQueue as error:
             raise CommandError(
                 f"{error} A worker serves queues that have a consumer: "
-                f"{', '.join(sorted(declared)) or 'none is declared'}. To wait for one that has "
-                f"none yet, pass --wait-for-queue.",
+                f"{', '.join(sorted({*declared, *pushed})) or 'none is declared'}. To wait for one "
+                f"that has none yet, pass --wait-for-queue.",
                 returncode=2,
             ) from error
-        if not consumers and not waits:
+        if not consumers and not pushed and not waits:
             raise CommandError(
                 "No consumer is declared. Put @consumer functions into consumers.py of an app in "
                 "INSTALLED_APPS."
             )
-        return consumers
+        if not are_installed() or (names and not undeclared):
+            return consumers, None
+        return consumers, Endpoints(undeclared if names else None)
 
     def _checked_name(self, name: str | None) -> str | None:
         if name is None or NAME.fullmatch(name):

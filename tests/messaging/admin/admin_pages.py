@@ -18,6 +18,7 @@ MODELS = (
     "worker",
     "idempotency",
     "schedule",
+    "webhook",
 )
 
 

@@ -75,7 +75,7 @@ def bury(letters: Queue) -> Callable[..., list[DeadLetter]]:
 def everything(letters: Queue, bury: Any, topic: Any, subscribe: Any) -> dict[str, int]:
     """Make a row of every model; return the primary keys by model."""
     from messaging import send
-    from messaging.models import Attempt, Idempotency, Lane, Schedule, Scheduled, Worker
+    from messaging.models import Attempt, Idempotency, Lane, Schedule, Scheduled, Webhook, Worker
 
     (dead,) = bury()
     send("letters", {"n": 1}, delay=3600)
@@ -116,5 +116,6 @@ def everything(letters: Queue, bury: Any, topic: Any, subscribe: Any) -> dict[st
         "lane": Lane.objects.get().pk,
         "worker": worker.pk,
         "schedule": Schedule.objects.create(name="nightly", queue=letters, every=3600.0).pk,
+        "webhook": Webhook.objects.create(name="partner", queue=letters).pk,
         "idempotency": Idempotency.objects.create(scope="charge", key="1", result={"ok": 1}).pk,
     }
