@@ -19,8 +19,8 @@ BEAT = """
         %(running)s::jsonb, %(handled)s, %(failed)s, %(state)s,
         statement_timestamp(), statement_timestamp())
     ON CONFLICT (name) DO UPDATE
-    SET running = excluded.running, handled = excluded.handled, failed = excluded.failed,
-        state = excluded.state, seen_at = excluded.seen_at
+    SET queues = excluded.queues, running = excluded.running, handled = excluded.handled,
+        failed = excluded.failed, state = excluded.state, seen_at = excluded.seen_at
 """
 
 
