@@ -16,7 +16,7 @@ import pytest
 from django.db import connection
 
 from messaging import consumer, consuming, publish, send
-from messaging.models import Message, Queue, Subscription, Topic
+from messaging.models import Message, Queue, Subscription, Topic, Webhook
 from messaging.testing import drain
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -261,6 +261,16 @@ def test_a_tail_shows_what_contains_a_text_alone(letters: Queue, told: Any, tail
 def test_a_tail_of_what_does_not_exist_is_refused(letters: Queue, shell: Any) -> None:
     for arguments in (["mail.snt"], ["a b"], [], ["--all", "--since", "x"], ["x", "--all"]):
         assert shell("tail", *arguments).returncode == 2
+
+
+def test_webhooks_are_listed_disabled_and_enabled(letters: Queue, told: Any, shell: Any) -> None:
+    Webhook.objects.create(name="partner", queue=letters, url="https://example.com/", secret="s")
+    assert [row["name"] for row in told("webhooks")] == ["partner"]
+    told("webhooks", "disable", "partner", "--reason", "moved away")
+    assert "moved away" in shell("webhooks").stdout
+    assert told("webhooks", "enable", "partner") == [{"webhook": "partner", "changed": True}]
+    assert told("webhooks", "enable", "partner") == [{"webhook": "partner", "changed": False}]
+    assert shell("webhooks", "enable", "nobody").returncode == 2
 
 
 def test_the_page_names_every_command() -> None:
