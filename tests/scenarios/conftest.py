@@ -14,7 +14,6 @@ from messaging import send_many
 ALIAS = "scenario"
 # These begin first, so that no process is left with one of them when the others are done.
 LONGEST = {
-    "test_replay.py",
     "test_replay_under_kills.py",
     "test_keys_under_kills.py",
     "test_conservation.py",
