@@ -26,8 +26,8 @@ def read(journal: Path) -> list[Line]:
 
 
 def last_process(journal: Path) -> int | None:
-    """Return which process wrote the last line."""
+    """Return which process wrote the last line; one that is being written is not read."""
     with journal.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 200))
-        lines = file.read().splitlines()
-    return int(lines[-1].split()[1]) if lines else None
+        whole, _, _ = file.read().rpartition(b"\n")
+    return int(whole.splitlines()[-1].split()[1]) if whole else None

@@ -131,7 +131,8 @@ def kill_one(
 ) -> None:
     """Kill a process, every other time the one that was seen at work last, and note when."""
     children = [child for worker in workers for child in worker.children]
-    busy = [child for child in children if child.pid == last_process(database.journal)]
+    at_work = last_process(database.journal)
+    busy = [child for child in children if child.pid == at_work]
     victims = busy if busy and chance.random() < 0.5 else children
     if victims:
         victim = chance.choice(victims)
