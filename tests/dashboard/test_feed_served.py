@@ -90,10 +90,9 @@ async def test_a_browser_follows_a_topic_and_goes_on_after_a_restart(
 ) -> None:
     page = await visit()
     await page.evaluate(FOLLOW)
-    heard = 0
-    while not heard:
-        await apublish("parcels.sent", "first")
-        heard = await page.evaluate("window.heard.length")
+    async with asyncio.timeout(PATIENCE):
+        while not await page.evaluate("window.heard.length"):
+            await apublish("parcels.sent", "first")
     await asyncio.to_thread(site.stop)
     await apublish("parcels.sent", "missed")
     await site.start()
